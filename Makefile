@@ -1,0 +1,113 @@
+# Holdfast: plain GNU make.  Everything built lands below $(B).  `make help` lists the targets.
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+CC       ?= gcc
+SAN      ?=
+comma    := ,
+B        ?= build
+ifneq ($(SAN),)
+B        := build/$(subst $(comma),-,$(SAN))
+SANFLAGS := -fsanitize=$(SAN) -fno-omit-frame-pointer
+endif
+PREFIX   ?= /usr/local
+Q        := $(if $(V),,@)
+
+PKGS     := fuse3 libsodium libisal sqlite3 libzstd jansson libqrencode
+PKG_C    := $(shell pkg-config --cflags $(PKGS))
+PKG_L    := $(shell pkg-config --libs $(PKGS)) -lpthread -lm
+WARN     := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \
+            -Wmissing-prototypes -Wvla
+CFLAGS   ?= -O2 -g
+ALL_C     = -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 -I. -I$(B) \
+            $(WARN) $(SANFLAGS) $(PKG_C) $(CFLAGS)
+
+LAYERS   := net cache fs
+SRC      := $(wildcard $(addsuffix /*.c,$(LAYERS)))
+OBJ      := $(SRC:%.c=$(B)/%.o)
+LIBS     := $(LAYERS:%=$(B)/%.a)
+UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
+TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+
+.PHONY: all check unit sys bench lint fmt install help clean tools
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(B)/holdfast ## build $(B)/holdfast
+
+$(B)/holdfast: $(B)/fs/main.o $(LIBS)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(SANFLAGS) $(CFLAGS) -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
+
+define layer
+$(B)/$(1).a: $(filter-out $(B)/fs/main.o,$(filter $(B)/$(1)/%,$(OBJ)))
+	$(Q)rm -f $$@; ar rcs $$@ $$^
+endef
+$(foreach l,$(LAYERS),$(eval $(call layer,$(l))))
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(ALL_C) -MMD -MP -c -o $@ $<
+
+# The schema is one .sql file; it is compiled in as a string.
+$(B)/cache/schema.inc: cache/schema.sql
+	@mkdir -p $(@D)
+	$(Q)sed -e 's/--.*//' -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/^/"/' -e 's/$$/\\n"/' $< > $@
+$(B)/cache/db.o: $(B)/cache/schema.inc
+
+$(B)/unit/%: tests/unit/%.c $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  TEST  $@"
+	$(Q)$(CC) $(ALL_C) -MMD -MP -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L) -lcmocka
+
+$(B)/tools/%: tests/tools/%.c $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  TOOL  $@"
+	$(Q)$(CC) $(ALL_C) -MMD -MP -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
+
+tools: $(TOOLS)
+
+$(B)/fuzz/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  TEST  $@"
+	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -o $@ $(filter %.c,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
+
+check: all tools $(UNIT) $(REPLAY) ## run every test: T=word selects some
+	$(Q)B=$(B) CC="$(CC)" tests/run $(T)
+
+unit: $(UNIT) ## run the unit tests alone
+	$(Q)B=$(B) CC="$(CC)" tests/run unit/ $(T)
+
+sys: all tools ## run the system tests alone
+	$(Q)B=$(B) tests/run sys/ $(T)
+
+bench: all ## print `name value unit` lines, with the ratio to the baselines of the same run
+	$(Q)B=$(B) tests/bench/run $(T)
+
+# fuzz-NAME runs for SECS seconds with clang's libFuzzer, seeded from the corpus.
+SECS ?= 60
+fuzz-%: ## fuzz one decoder, as in `make fuzz-commit SECS=60`
+	@mkdir -p $(B)/fuzz/$*.corpus
+	clang $(filter-out -O2,$(ALL_C)) -O1 -fsanitize=fuzzer,address,undefined -DFUZZ -o $(B)/fuzz/$* \
+		tests/fuzz/fuzz_$*.c $(wildcard net/*.c cache/*.c) $(PKG_L)
+	$(B)/fuzz/$* -max_total_time=$(SECS) $(B)/fuzz/$*.corpus tests/fuzz/corpus/$*
+
+lint: ## warnings of clang, clang-tidy's analyzer, cppcheck
+	$(Q)scripts/lint
+
+fmt: ## format the sources
+	clang-format -i $(wildcard fs/*.[ch] cache/*.[ch] net/*.[ch] tests/*/*.[ch])
+
+install: all ## install below $(PREFIX)
+	install -D -m 755 $(B)/holdfast $(DESTDIR)$(PREFIX)/bin/holdfast
+	mkdir -p $(DESTDIR)$(PREFIX)/sbin
+	ln -sf ../bin/holdfast $(DESTDIR)$(PREFIX)/sbin/mount.fuse.holdfast
+
+clean: ## remove everything built
+	rm -rf build
+
+help: ## this list
+	@grep -hE '^[a-z%-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+-include $(OBJ:.o=.d) $(UNIT:=.d) $(TOOLS:=.d)
