@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "net/health.h"
+
+void health_init(struct health *h)
+{
+	*h = (struct health){.state = NODE_DOWN};
+}
+
+uint32_t health_quantile(const struct health *h, unsigned percent)
+{
+	uint32_t v[HEALTH_HIST];
+
+	if (!h->cnt)
+		return 0;
+	/* 64 numbers: an insertion sort is as good as any. */
+	for (unsigned i = 0; i < h->cnt; i++) {
+		unsigned j = i;
+		for (; j && v[j - 1] > h->took_ms[i]; j--)
+			v[j] = v[j - 1];
+		v[j] = h->took_ms[i];
+	}
+	return v[HF_MIN(h->cnt * percent / 100, h->cnt - 1)];
+}
+
+int64_t health_hedge_ms(const struct health *h)
+{
+	int64_t p95 = health_quantile(h, 95);
+
+	return HF_MIN(HF_MAX(p95, (int64_t)HEALTH_HEDGE_FLOOR), (int64_t)HEALTH_HEDGE_CAP);
+}
+
+/* States that leave the decision to speed and success: the others need their own reason. */
+static bool ordinary(const struct health *h)
+{
+	return h->state == NODE_UP || h->state == NODE_SLOW;
+}
+
+static void go_up(struct health *h, int64_t now)
+{
+	h->state = NODE_UP;
+	h->up_ms = now;
+	h->timeouts = h->fails = h->lates = h->goods = h->proofs = 0;
+}
+
+static void speed(struct health *h)
+{
+	if (h->state == NODE_UP && h->lates >= HEALTH_LATE_LIMIT)
+		h->state = NODE_SLOW;
+	else if (h->state == NODE_SLOW && h->goods >= HEALTH_LATE_LIMIT)
+		h->state = NODE_UP;
+}
+
+static void took(struct health *h, int64_t ms)
+{
+	if (ms > health_hedge_ms(h)) {
+		h->lates++;
+		h->goods = 0;
+	} else {
+		h->lates = 0;
+		h->goods++;
+	}
+	h->took_ms[h->at] = (uint32_t)HF_MIN(ms, (int64_t)UINT32_MAX);
+	h->at = (h->at + 1) % HEALTH_HIST;
+	h->cnt = HF_MIN(h->cnt + 1, (unsigned)HEALTH_HIST);
+}
+
+static void forgive(struct health *h, int64_t now)
+{
+	if (h->state == NODE_LYING && now - h->lied_ms > HEALTH_LIE_MS)
+		go_up(h, now);
+}
+
+void health_ok(struct health *h, int64_t took_ms, bool put, int64_t now)
+{
+	h->timeouts = h->fails = 0;
+	if (took_ms >= 0)
+		took(h, took_ms);
+	if (put && (h->state == NODE_FULL || h->state == NODE_REFUSING))
+		go_up(h, now);
+	forgive(h, now);
+	speed(h);
+}
+
+static void go_down(struct health *h, bool flapping, int64_t now)
+{
+	if (h->state == NODE_DOWN || h->state == NODE_WRONG)
+		return;
+	if (flapping)
+		h->flaps = now - h->up_ms < HEALTH_FLAP_MS ? HF_MIN(h->flaps + 1, 3u) : 0;
+	h->state = NODE_DOWN;
+	h->proofs = 0;
+}
+
+void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now)
+{
+	switch (-err) {
+	case ENOENT:
+	case ECANCELED:
+	case ENOMEM:
+	case EINVAL:
+		/* These say nothing about the node. */
+		break;
+	case ENOSPC:
+	case EDQUOT:
+		if (ordinary(h) || h->state == NODE_FULL) {
+			h->state = NODE_FULL;
+			h->full_ms = now;
+			h->full_free = free_bytes;
+		}
+		break;
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		if (ordinary(h))
+			h->state = NODE_REFUSING;
+		break;
+	case ENODEV:
+	case ENXIO:
+	case ENOTCONN:
+	case ESTALE:
+		go_down(h, false, now);
+		break;
+	case ETIMEDOUT:
+		if (++h->timeouts >= 2)
+			go_down(h, true, now);
+		break;
+	default:
+		if (++h->fails >= 3)
+			go_down(h, true, now);
+	}
+}
+
+void health_late(struct health *h)
+{
+	h->lates++;
+	h->goods = 0;
+	speed(h);
+}
+
+void health_lied(struct health *h, int64_t now)
+{
+	h->lied_ms = now;
+	if (ordinary(h) || h->state == NODE_LYING)
+		h->state = NODE_LYING;
+}
+
+void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_bytes,
+		     uint64_t total_bytes, int64_t now)
+{
+	switch (-err) {
+	case 0:
+		break;
+	case ENOENT:
+	case EBADMSG:
+		h->state = NODE_WRONG;
+		return;
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		h->state = NODE_REFUSING;
+		return;
+	case ECANCELED:
+	case ENOMEM:
+		return;
+	default:
+		/* A place that cannot even show its marker is down, whatever the reason. */
+		go_down(h, err == -ETIMEDOUT, now);
+		h->proofs = 0;
+		return;
+	}
+	if (h->state == NODE_DOWN || h->state == NODE_WRONG) {
+		if (++h->proofs >= 1u << h->flaps)
+			go_up(h, now);
+		return;
+	}
+	h->timeouts = h->fails = 0;
+	if (took_ms >= 0)
+		took(h, took_ms);
+	uint64_t room = HF_MIN((uint64_t)16 << 20, total_bytes / 8);
+	if (h->state == NODE_REFUSING ||
+	    (h->state == NODE_FULL && (now - h->full_ms > HEALTH_FULL_MS ||
+				       (total_bytes && free_bytes >= h->full_free + room))))
+		go_up(h, now);
+	forgive(h, now);
+	speed(h);
+}

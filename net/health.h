@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * health: what is thought of a node, from what happened with it.  No I/O, no clock, no
+ * locks: times (now_ms) are passed in, the owner of the struct guards it.
+ *
+ * A state changes by evidence only, and with hysteresis: one late answer makes nobody SLOW,
+ * one failed read nobody DOWN, and a node that went down again soon after it came back has
+ * to be verified several times in a row before it is trusted with requests.
+ *
+ *	from		to	 by
+ *	any		DOWN	 a vanished place at once; 2 time-outs, 3 I/O errors in a row
+ *	any		WRONG	 a marker that is missing or foreign
+ *	DOWN, WRONG	UP	 verified
+ *	UP		SLOW	 3 late answers in a row;  back: 3 in time
+ *	UP, SLOW	FULL	 no space;  back: a PUT, room again, or 5 minutes
+ *	UP, SLOW	REFUSING no permission;  back: a PUT, verified
+ *	UP, SLOW	LYING	 bytes that are not genuine;  back: 10 minutes without
+ */
+#ifndef HOLDFAST_NET_HEALTH_H
+#define HOLDFAST_NET_HEALTH_H
+
+#include "net/node.h"
+
+#define HEALTH_HIST	    64
+#define HEALTH_HEDGE_FLOOR  20
+#define HEALTH_HEDGE_CAP    1000
+#define HEALTH_LATE_LIMIT   3
+#define HEALTH_LIE_MS	    600000
+#define HEALTH_FULL_MS	    300000
+#define HEALTH_FLAP_MS	    30000
+
+struct health {
+	enum node_state state;
+	uint32_t took_ms[HEALTH_HIST]; /* of reads, a ring */
+	unsigned cnt, at;
+	unsigned timeouts, fails; /* in a row */
+	unsigned lates, goods;	  /* in a row */
+	unsigned proofs;	  /* verified in a row, while down */
+	unsigned flaps;
+	int64_t up_ms, lied_ms, full_ms; /* when it last became that */
+	uint64_t full_free;		 /* bytes free when it became full */
+};
+
+void health_init(struct health *h);
+/* A request was answered; took_ms < 0 when it says nothing about reads; put: bytes were kept. */
+void health_ok(struct health *h, int64_t took_ms, bool put, int64_t now);
+/* A request failed with err; free_bytes as last known. */
+void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now);
+void health_late(struct health *h);
+void health_lied(struct health *h, int64_t now);
+/* The place was verified with this result (see node_verify). */
+void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_bytes,
+		     uint64_t total_bytes, int64_t now);
+/* A quantile of the last reads, per cent; 0 without history. */
+uint32_t health_quantile(const struct health *h, unsigned percent);
+int64_t health_hedge_ms(const struct health *h);
+
+#endif

@@ -1,0 +1,526 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "net/node_impl.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#define MARKER_NAME  "v/node"
+#define MARKER_LEN   (8 + HASH_LEN)
+#define MARKER_MAGIC "HFNODE\0\1"
+#define DOMAIN_CAP   64
+#define SHORT_MS     2000
+
+const char *node_state_name(enum node_state s)
+{
+	static const char *const name[] = {"up",       "slow",	"down", "full",
+					   "refusing", "wrong", "lying"};
+
+	return (unsigned)s < sizeof name / sizeof name[0] ? name[s] : "unknown";
+}
+
+/* --- addresses --- */
+
+/* The name in "?domain=NAME" of a canonical URL, or NULL. */
+static const char *url_domain(const char *url)
+{
+	const char *q = strstr(url, "?domain=");
+
+	return q ? q + strlen("?domain=") : NULL;
+}
+
+static int check_domain(const char *url, const char *q)
+{
+	const char *name = q + strlen("?domain=");
+
+	if (strncmp(q, "?domain=", strlen("?domain=")) != 0)
+		return log_fail(-EINVAL, "node %s: after the path only ?domain=NAME may follow",
+				url);
+	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				  "0123456789._-");
+	if (!len || name[len] || len >= DOMAIN_CAP)
+		return log_fail(-EINVAL,
+				"node %s: a domain is 1 to %d letters, digits, dots, dashes",
+				url, DOMAIN_CAP - 1);
+	return 0;
+}
+
+int node_check_url(const char *url, char *canon)
+{
+	size_t len = strlen(url);
+
+	if (len >= NODE_URL_CAP)
+		return log_fail(-EINVAL, "node address of %zu bytes: %d is the limit", len,
+				NODE_URL_CAP - 1);
+	for (const char *c = url; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			return log_fail(-EINVAL, "node address \"%s\" holds a control character",
+					url);
+	if (!strncmp(url, "s3+", 3) || !strncmp(url, "dav+", 4))
+		return log_fail(-EINVAL, "node %s: this kind of node is not supported by this "
+				"version; dir:/absolute/path is", url);
+	if (strncmp(url, "dir:", 4) != 0)
+		return log_fail(-EINVAL, "node %s: unknown kind of node; an address looks like "
+				"dir:/absolute/path", url);
+	const char *path = url + 4;
+	if (*path != '/')
+		return log_fail(-EINVAL, "node %s: the path must be absolute, as in "
+				"dir:/absolute/path", url);
+	const char *q = strchr(path, '?');
+	if (q) {
+		int err = check_domain(url, q);
+		if (err)
+			return err;
+	}
+	const char *end = q ? q : path + strlen(path);
+	memcpy(canon, "dir:", 4);
+	size_t at = 4;
+	for (const char *c = path; c < end;) {
+		size_t part;
+		while (c < end && *c == '/')
+			c++;
+		for (part = 0; c + part < end && c[part] != '/';)
+			part++;
+		if (!part)
+			break;
+		if (part == 2 && c[0] == '.' && c[1] == '.')
+			return log_fail(-EINVAL, "node %s: the path must not contain \"..\"", url);
+		if (part != 1 || c[0] != '.') {
+			canon[at++] = '/';
+			memcpy(canon + at, c, part);
+			at += part;
+		}
+		c += part;
+	}
+	if (at == 4)
+		return log_fail(-EINVAL, "node %s: the root directory cannot be a node; name a "
+				"directory below it", url);
+	strcpy(canon + at, q ? q : "");
+	return 0;
+}
+
+/* --- life --- */
+
+static uint32_t hash_domain(const char *name)
+{
+	uint32_t h = 2166136261u; /* FNV-1a */
+
+	for (; *name; name++)
+		h = (h ^ (uint8_t)*name) * 16777619u;
+	/* Above every node number, which are the domains of nodes that name none. */
+	return h | 0x80000000u;
+}
+
+int node_open(struct node **out, uint16_t number, const char *url)
+{
+	char canon[NODE_URL_CAP];
+	pthread_condattr_t attr;
+
+	*out = NULL;
+	int err = node_check_url(url, canon);
+	if (err)
+		return err;
+	struct node *n = calloc(1, sizeof *n);
+	if (!n)
+		return -ENOMEM;
+	n->url = strdup(canon);
+	n->place = strdup(canon + 4);
+	if (!n->url || !n->place) {
+		err = -ENOMEM;
+		goto fail;
+	}
+	n->place[strcspn(n->place, "?")] = 0;
+	n->kind = &node_dir_kind;
+	n->number = number;
+	n->ref = 1;
+	n->domain = url_domain(canon) ? hash_domain(url_domain(canon)) : number;
+	n->since_ns = realtime_ns();
+	snprintf(n->name, sizeof n->name, "node-%u", number);
+	snprintf(n->error, sizeof n->error, "not tried yet");
+	health_init(&n->health);
+	err = node_timer_get();
+	if (err)
+		goto fail;
+	pthread_mutex_init(&n->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&n->idle, &attr);
+	pthread_condattr_destroy(&attr);
+	err = n->kind->open(n, n->place);
+	if (err) {
+		node_timer_put();
+		node_unref(n);
+		return err;
+	}
+	*out = n;
+	return 0;
+fail:
+	free(n->url);
+	free(n->place);
+	free(n);
+	return err;
+}
+
+void node_ref(struct node *n)
+{
+	atomic_fetch_add(&n->ref, 1);
+}
+
+void node_unref(struct node *n)
+{
+	if (atomic_fetch_sub(&n->ref, 1) != 1)
+		return;
+	n->kind->free(n);
+	pthread_cond_destroy(&n->idle);
+	pthread_mutex_destroy(&n->lock);
+	free(n->url);
+	free(n->place);
+	free(n);
+}
+
+void node_close(struct node *n)
+{
+	if (!n)
+		return;
+	pthread_mutex_lock(&n->lock);
+	n->closing = true;
+	pthread_mutex_unlock(&n->lock);
+	node_timer_cancel_all(n);
+	pthread_mutex_lock(&n->lock);
+	while (n->pending)
+		pthread_cond_wait(&n->idle, &n->lock);
+	pthread_mutex_unlock(&n->lock);
+	n->kind->stop(n);
+	node_unref(n);
+	node_timer_put();
+}
+
+/* --- what is known of it --- */
+
+uint16_t node_number(const struct node *n)
+{
+	return n->number;
+}
+
+uint32_t node_domain(const struct node *n)
+{
+	return n->domain;
+}
+
+const char *node_name(const struct node *n)
+{
+	return n->name;
+}
+
+enum node_state node_state(struct node *n)
+{
+	pthread_mutex_lock(&n->lock);
+	enum node_state s = n->health.state;
+	pthread_mutex_unlock(&n->lock);
+	return s;
+}
+
+bool node_usable(struct node *n)
+{
+	enum node_state s = node_state(n);
+
+	return s == NODE_UP || s == NODE_SLOW || s == NODE_LYING;
+}
+
+bool node_readable(struct node *n)
+{
+	enum node_state s = node_state(n);
+
+	return s != NODE_DOWN && s != NODE_WRONG;
+}
+
+int64_t node_hedge_ms(struct node *n)
+{
+	pthread_mutex_lock(&n->lock);
+	int64_t ms = health_hedge_ms(&n->health);
+	pthread_mutex_unlock(&n->lock);
+	return ms;
+}
+
+void node_get_info(struct node *n, struct node_info *out)
+{
+	*out = (struct node_info){.number = n->number};
+	snprintf(out->name, sizeof out->name, "%s", n->name);
+	snprintf(out->kind, sizeof out->kind, "%s", n->kind->name);
+	snprintf(out->url, sizeof out->url, "%s", n->url);
+	pthread_mutex_lock(&n->lock);
+	out->state = n->health.state;
+	out->since_ns = n->since_ns;
+	memcpy(out->error, n->error, sizeof out->error);
+	out->free_bytes = n->free_bytes;
+	out->total_bytes = n->total_bytes;
+	out->medium = n->medium;
+	out->latency_ms = health_quantile(&n->health, 50);
+	pthread_mutex_unlock(&n->lock);
+}
+
+void node_on_change(struct node *n, void (*cb)(struct node *n, void *arg), void *arg)
+{
+	pthread_mutex_lock(&n->lock);
+	n->change = cb;
+	n->change_arg = arg;
+	pthread_mutex_unlock(&n->lock);
+}
+
+void node_set_space(struct node *n, uint64_t free_bytes, uint64_t total_bytes, uint64_t medium)
+{
+	pthread_mutex_lock(&n->lock);
+	n->free_bytes = free_bytes;
+	n->total_bytes = total_bytes;
+	n->medium = medium;
+	pthread_mutex_unlock(&n->lock);
+}
+
+/* Ends what began with locking n->lock and noting n->health.state in `before`. */
+static void unlock_and_tell(struct node *n, enum node_state before)
+{
+	enum node_state after = n->health.state;
+	void (*change)(struct node *, void *) = NULL;
+	void *arg = n->change_arg;
+	char error[sizeof n->error];
+
+	memcpy(error, n->error, sizeof error);
+	if (after != before) {
+		n->since_ns = realtime_ns();
+		change = n->change;
+		if (after == NODE_UP)
+			n->error[0] = 0;
+	}
+	pthread_mutex_unlock(&n->lock);
+	if (after == before)
+		return;
+	if (after == NODE_UP || after == NODE_SLOW)
+		log_info("%s (%s) is %s", n->name, n->url, node_state_name(after));
+	else
+		log_warn("%s (%s) is %s: %s", n->name, n->url, node_state_name(after), error);
+	if (change)
+		change(n, arg);
+}
+
+static const char *reason(int err)
+{
+	if (err == -ENODEV)
+		return "the place is not there";
+	if (err == -ETIMEDOUT)
+		return "no answer in time";
+	const char *s = strerrordesc_np(-err);
+	return s ? s : "unknown error";
+}
+
+void node_account(struct node *n, const struct node_io *io)
+{
+	static const char *const word[] = {"PUT", "GET", "DELETE", "LIST", "PROBE"};
+	int64_t took = io->op == NODE_GET ? io->end_ms - io->start_ms : -1;
+
+	/* What a probe says is judged by who asked for it, with the marker it brought. */
+	if (io->op == NODE_PROBE || io->err == -ECANCELED || io->err == -ENOMEM)
+		return;
+	pthread_mutex_lock(&n->lock);
+	enum node_state before = n->health.state;
+	if (io->err == -ETIMEDOUT && io->end_ms - io->start_ms < SHORT_MS) {
+		/* The caller was in a hurry; that alone makes nobody down. */
+		health_late(&n->health);
+	} else if (io->err == 0 || io->err == -ENOENT) {
+		health_ok(&n->health, took, io->op == NODE_PUT && !io->err, io->end_ms);
+	} else {
+		snprintf(n->error, sizeof n->error, "%s %s: %s", word[io->op], io->name,
+			 reason(io->err));
+		health_fail(&n->health, io->err, n->free_bytes, io->end_ms);
+	}
+	unlock_and_tell(n, before);
+}
+
+void node_lied(struct node *n, const char *blob)
+{
+	log_warn("%s (%s): %s is not genuine", n->name, n->url, blob);
+	pthread_mutex_lock(&n->lock);
+	enum node_state before = n->health.state;
+	snprintf(n->error, sizeof n->error, "%s is not genuine", blob);
+	health_lied(&n->health, now_ms());
+	unlock_and_tell(n, before);
+}
+
+void node_lacks(struct node *n, const char *blob)
+{
+	log_warn("%s (%s): %s is missing", n->name, n->url, blob);
+	pthread_mutex_lock(&n->lock);
+	snprintf(n->error, sizeof n->error, "%s is missing", blob);
+	pthread_mutex_unlock(&n->lock);
+}
+
+void node_late(struct node *n)
+{
+	pthread_mutex_lock(&n->lock);
+	enum node_state before = n->health.state;
+	health_late(&n->health);
+	if (n->health.state != before)
+		snprintf(n->error, sizeof n->error, "answers late");
+	unlock_and_tell(n, before);
+}
+
+/* --- the marker --- */
+
+static void marker_make(const struct node *n, const uint8_t vol[VOL_LEN],
+			uint8_t out[MARKER_LEN])
+{
+	uint8_t body[VOL_LEN + 2];
+
+	memcpy(body, vol, VOL_LEN);
+	put_le16(body + VOL_LEN, n->number);
+	memcpy(out, MARKER_MAGIC, 8);
+	hash_tag("marker", body, sizeof body, out + 8);
+}
+
+static int marker_check(const struct node *n, const uint8_t vol[VOL_LEN], const uint8_t *p,
+			size_t len)
+{
+	uint8_t right[MARKER_LEN];
+
+	marker_make(n, vol, right);
+	return len == MARKER_LEN && !memcmp(p, right, MARKER_LEN) ? 0 : -EBADMSG;
+}
+
+struct node_io *node_verify_io(int64_t deadline_ms)
+{
+	struct node_io *io = node_io_new(NODE_PROBE, MARKER_NAME);
+
+	if (!io)
+		return NULL;
+	io->buf = malloc(MARKER_LEN + 1);
+	io->len = MARKER_LEN + 1; /* one more, so that a longer file is noticed */
+	io->deadline_ms = deadline_ms;
+	if (!io->buf) {
+		node_io_unref(io);
+		return NULL;
+	}
+	return io;
+}
+
+int node_verify_end(struct node *n, const uint8_t vol[VOL_LEN], const struct node_io *io)
+{
+	int err = io->err;
+	const char *why = reason(err);
+	bool genuine = false;
+
+	if (err == -ECANCELED || err == -ENOMEM)
+		return err;
+	if (!err || ((err == -EROFS || err == -EACCES) && io->got)) {
+		genuine = marker_check(n, vol, io->buf, io->got) == 0;
+		if (!genuine) {
+			err = -EBADMSG;
+			why = "the marker is of another volume or another node, or damaged";
+		}
+	} else if (err == -ENOENT) {
+		why = "no marker of this volume: emptied, or the disk is not mounted?";
+	}
+	/* A probe that found no answer does not make the place another one. */
+	if (genuine)
+		n->accepted = true;
+	else if (err != -ETIMEDOUT)
+		n->accepted = false;
+	pthread_mutex_lock(&n->lock);
+	enum node_state before = n->health.state;
+	if (err)
+		snprintf(n->error, sizeof n->error, "%s", why);
+	health_verified(&n->health, err, io->end_ms - io->start_ms, n->free_bytes,
+			n->total_bytes, io->end_ms);
+	unlock_and_tell(n, before);
+	return err;
+}
+
+/* One request, waited for.  The reference in *out is the caller's; NULL only with -ENOMEM. */
+static int call(struct node *n, struct node_io *io, struct node_io **out)
+{
+	struct node_wait w;
+
+	*out = NULL;
+	if (!io)
+		return -ENOMEM;
+	node_wait_init(&w);
+	node_wait_submit(&w, n, io);
+	/* It always comes: done is called at the deadline of the request at the latest. */
+	while (!(*out = node_wait_next(&w, io->deadline_ms + 60000)))
+		;
+	node_wait_release(&w);
+	return (*out)->err;
+}
+
+int node_verify(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
+{
+	struct node_io *io;
+	int err = call(n, node_verify_io(deadline_ms), &io);
+
+	if (!io)
+		return err;
+	err = node_verify_end(n, vol, io);
+	node_io_unref(io);
+	return err;
+}
+
+static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
+{
+	static const char *const prefix[] = {"v/", "l/", "s/"};
+	struct node_io *io;
+	int err = 0;
+
+	for (unsigned i = 0; i < sizeof prefix / sizeof prefix[0] && !err; i++) {
+		io = node_io_new(NODE_LIST, prefix[i]);
+		if (!io)
+			return -ENOMEM;
+		io->deadline_ms = deadline_ms;
+		io->trusted = true;
+		err = call(n, io, &io);
+		if (!err && io->list.len)
+			err = log_fail(-ENOTEMPTY, "node %s: holds blobs but no marker; it may be "
+				       "part of another volume: choose an empty place", n->url);
+		else if (err)
+			log_fail(err, "node %s: cannot be listed: %s", n->url, reason(err));
+		node_io_unref(io);
+	}
+	if (err)
+		return err;
+	io = node_io_new(NODE_PUT, MARKER_NAME);
+	/* The bytes go to the io: a PUT that hangs may outlive this call. */
+	uint8_t *marker = io ? malloc(MARKER_LEN) : NULL;
+	if (!marker) {
+		node_io_unref(io);
+		return -ENOMEM;
+	}
+	marker_make(n, vol, marker);
+	io->buf = marker;
+	io->iov[0] = (struct iovec){marker, MARKER_LEN};
+	io->iov_cnt = 1;
+	io->deadline_ms = deadline_ms;
+	io->trusted = true;
+	err = call(n, io, &io);
+	if (err)
+		log_fail(err, "node %s: cannot be written: %s", n->url, reason(err));
+	node_io_unref(io);
+	return err;
+}
+
+int node_init(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
+{
+	struct node_io *io = node_verify_io(deadline_ms);
+
+	if (!io)
+		return -ENOMEM;
+	io->create = true;
+	int err = call(n, io, &io);
+	if (err == -ENOENT)
+		err = init_empty(n, vol, deadline_ms);
+	else if (err == -ENODEV)
+		log_fail(err, "node %s: the directory above it is not there; make it, or mount "
+			 "the disk", n->url);
+	else if (err)
+		log_fail(err, "node %s: %s", n->url, reason(err));
+	else if (marker_check(n, vol, io->buf, io->got) != 0)
+		err = log_fail(-EEXIST, "node %s: in use already, by another volume or as another "
+			       "node", n->url);
+	node_io_unref(io);
+	return err ? err : node_verify(n, vol, deadline_ms);
+}

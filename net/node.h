@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * node: one place that stores named immutable blobs, behind a small table of calls.  All
+ * I/O is asynchronous: node_submit returns at once, io->done is called exactly once, on a
+ * thread of the node layer, at the latest when the deadline has passed, even when the node
+ * hangs.  A node that hangs never holds a caller; what it holds (a buffer, a stripe) is
+ * released when its system call or transfer really ends.
+ *
+ * Kinds: "dir:/absolute/path" (node_dir.c).  S3 and WebDAV use the same table.
+ */
+#ifndef HOLDFAST_NET_NODE_H
+#define HOLDFAST_NET_NODE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+#include "net/keys.h"
+
+#define NODE_URL_CAP 4096
+
+/* NODE_PROBE is for node_verify_io alone: opens the place anew and reads its marker. */
+enum node_op { NODE_PUT, NODE_GET, NODE_DEL, NODE_LIST, NODE_PROBE };
+
+enum node_state {
+	NODE_UP,
+	NODE_SLOW,     /* answers later than its own history */
+	NODE_DOWN,     /* no answer, or the place is not there */
+	NODE_FULL,     /* ENOSPC, EDQUOT: reads go on */
+	NODE_REFUSING, /* EACCES, EROFS, bad credentials */
+	NODE_WRONG,    /* emptied, or marker of another volume or node */
+	NODE_LYING,    /* gave bytes that are not genuine */
+};
+const char *node_state_name(enum node_state s);
+
+struct node;
+
+/*
+ * struct node_io: one request; heap, reference counted.  node_io_new gives one reference to
+ * the caller; submission takes another.  The caller sets the first group before submitting
+ * and reads the second after `done` was called.  PUT: the memory of iov must live until
+ * `release` is called (once, after done has returned and when nothing reads it any more,
+ * maybe long after done).
+ * GET: buf belongs to the io, len bytes wanted at off; short only at the end of the blob.
+ */
+struct node_io {
+	enum node_op op;
+	char name[BLOB_NAME_CAP]; /* LIST: a prefix such as "l/" */
+	struct iovec iov[2];
+	unsigned iov_cnt;
+	uint64_t off;
+	size_t len;
+	int64_t deadline_ms; /* absolute, now_ms() clock; 0: the node's default of 60 s */
+	void (*done)(struct node_io *io);
+	void (*release)(struct node_io *io);
+	void *arg;
+
+	struct node *node;
+	int err; /* 0, ENOENT, EIO, ENOSPC, EACCES, ETIMEDOUT, ECANCELED ... negative */
+	uint8_t *buf;
+	size_t got;
+	struct buf list;  /* LIST: names, each 0-terminated, with the prefix */
+	int64_t start_ms, end_ms;
+
+	_Atomic int ref;
+	_Atomic int fired; /* done has been called or is being called */
+	_Atomic int busy;  /* 2: done has not returned and the work has not ended */
+	bool trusted;	   /* may pass before the marker was found right: node_init alone */
+	bool create;	   /* PROBE: make the place when it is not there */
+	struct node_io *prev, *next;   /* the queue of the node, later the list of a node_wait */
+	struct node_io *tprev, *tnext; /* the timer's list */
+	struct node_io *wprev, *wnext; /* what a node_wait waits for */
+	int64_t fire_ms;	       /* when the timer ends it, and with which error */
+	int fire_err;
+	bool timed; /* it is in the timer's list */
+	void *priv;	/* of the kind of node, while the work is under way */
+	unsigned tag;	/* the caller's own, as priv_arg is for release */
+	void *priv_arg;
+};
+struct node_io *node_io_new(enum node_op op, const char *name);
+void node_io_unref(struct node_io *io);
+void node_submit(struct node *n, struct node_io *io);
+/* Makes done come soon with -ECANCELED unless it came; safe at any time after submit. */
+void node_cancel(struct node_io *io);
+
+/*
+ * struct node_wait: collects completions for a caller that waits.  Use node_wait_done as
+ * `done` with arg = the node_wait.  node_wait_next returns completed ios one by one (the
+ * caller's reference), or NULL at the deadline.  It may be released only when every
+ * submitted io has been returned or detached: node_wait_release cancels and waits for the
+ * callbacks (which come promptly), never for the node.  node_wait_submit takes the caller's
+ * reference, node_wait_next gives it back.  node_wait_poke makes one node_wait_next return
+ * NULL before its deadline.
+ */
+struct node_wait {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct node_io *head, **tail;
+	struct node_io *out; /* submitted, not called back */
+	unsigned pending;    /* submitted, not returned by node_wait_next */
+	bool poked;
+};
+void node_wait_init(struct node_wait *w);
+void node_wait_release(struct node_wait *w);
+void node_wait_submit(struct node_wait *w, struct node *n, struct node_io *io);
+struct node_io *node_wait_next(struct node_wait *w, int64_t deadline_ms);
+void node_wait_done(struct node_io *io);
+void node_wait_poke(struct node_wait *w);
+
+/* What a user is shown; a copy, never holds a credential. */
+struct node_info {
+	uint16_t number;
+	char name[64], kind[8];
+	char url[NODE_URL_CAP];
+	enum node_state state;
+	int64_t since_ns;  /* realtime of the last change of state */
+	char error[256];   /* the sentence of the last error, "" when none */
+	uint64_t free_bytes, total_bytes; /* 0: not known */
+	uint64_t medium;     /* nodes with an equal one share free_bytes; 0: not known */
+	unsigned latency_ms; /* median of recent reads */
+};
+
+/*
+ * node_check_url: 0, or -EINVAL with a log line that says what is wrong and what is right;
+ * canon gets the canonical URL (NODE_URL_CAP bytes).
+ * node_open never touches the place: it starts the threads.  node_close waits for ios to be
+ * called back, and detaches threads that hang in the kernel.
+ */
+int node_check_url(const char *url, char *canon);
+int node_open(struct node **out, uint16_t number, const char *url);
+void node_close(struct node *n);
+uint16_t node_number(const struct node *n);
+uint32_t node_domain(const struct node *n); /* hash of domain=NAME, else unique per node */
+void node_get_info(struct node *n, struct node_info *out);
+/* True when new shards may go there: UP, SLOW or LYING. */
+bool node_usable(struct node *n);
+/* True unless DOWN or WRONG: worth a read. */
+bool node_readable(struct node *n);
+/* Says that bytes from this node were not genuine: state LYING, logged with the blob name. */
+void node_lied(struct node *n, const char *blob);
+/* Says that a blob that should be there is not: kept as the node's last error, and logged. */
+void node_lacks(struct node *n, const char *blob);
+/* Says that others had to be asked because this node was late; after some in a row: SLOW. */
+void node_late(struct node *n);
+/* How long to wait for this node before others are asked: its own p95, 20 ms to 1 s. */
+int64_t node_hedge_ms(struct node *n);
+enum node_state node_state(struct node *n);
+const char *node_name(const struct node *n);
+
+/*
+ * The marker "v/node": H("marker", vol | number), written by create and by node add.
+ * A node without it (an unmounted disk's empty mount point) or with a foreign one is WRONG
+ * and is never written to.  node_init writes it: -EEXIST when any other volume's marker is
+ * there, -ENOTEMPTY when the place holds blobs but no marker.  Synchronous, with deadline.
+ * node_verify reads it and sets the state; also how a node that is down is tried again.
+ * 0 when the node can be read and written; -ENODEV the place is not there; -ENOENT no
+ * marker; -EBADMSG a foreign one; -EACCES, -EROFS it refuses (reads may work); -ETIMEDOUT.
+ * node_init makes the last directory of a path when it is not there, not those above.
+ *
+ * Until a marker was found right every other request ends with -ENODEV.
+ *
+ * The same in two steps, for who verifies many: node_wait_submit an io of node_verify_io,
+ * and give what comes back to node_verify_end.
+ */
+int node_init(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms);
+int node_verify(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms);
+struct node_io *node_verify_io(int64_t deadline_ms);
+int node_verify_end(struct node *n, const uint8_t vol[VOL_LEN], const struct node_io *io);
+
+/* Called (from any thread, no lock held) whenever a node's state changes. */
+void node_on_change(struct node *n, void (*cb)(struct node *n, void *arg), void *arg);
+
+#endif

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "net/spread.h"
+
+#include <stdlib.h>
+#include "net/rows.h"
+
+#define READ_MS	 120000
+#define WRITE_MS 60000
+#define CHECK_MS 120000
+#define BLOB_CAP (64u << 20)
+#define PIECE	 (1u << 20)
+
+/* --- one segment --- */
+
+/* How many shards of the segment, but for shard `but`, lie on this domain. */
+static unsigned on_domain(struct volume *v, const struct seg_place *place, unsigned but,
+			  uint32_t domain)
+{
+	unsigned cnt = 0;
+
+	for (unsigned i = 0; i < place->geom.k + place->geom.m; i++) {
+		struct node *n = i != but ? volume_node(v, place->node[i]) : NULL;
+		cnt += n && node_domain(n) == domain;
+	}
+	return cnt;
+}
+
+static bool may_take(struct volume *v, const struct seg_place *place, unsigned shard,
+		     const bool skip[], size_t i)
+{
+	struct node *n = v->node[i];
+	unsigned cap = HF_MAX(place->geom.m, 1u);
+
+	if (skip[i] || !node_usable(n))
+		return false;
+	for (unsigned j = 0; j < place->geom.k + place->geom.m; j++)
+		if (j != shard && place->node[j] == node_number(n))
+			return false;
+	return on_domain(v, place, shard, node_domain(n)) < cap;
+}
+
+/* The index of the node for a shard that is to be stored again, or -1. */
+static int64_t choose(struct volume *v, const struct seg_place *place, unsigned shard,
+		      const bool skip[])
+{
+	uint16_t home[EC_MAX];
+	int placed = volume_place(v, &place->geom.id, skip, home);
+
+	/* Where it is damaged it is best replaced; else where a new segment would put it. */
+	for (int pass = 0; pass < 3; pass++) {
+		for (size_t i = 0; i < v->node_cnt; i++) {
+			uint16_t no = node_number(v->node[i]);
+			bool liked = pass == 2 || (pass == 0 && place->node[shard] == no) ||
+				     (pass == 1 && placed > 0 && home[shard] == no);
+			if (liked && may_take(v, place, shard, skip, i))
+				return (int64_t)i;
+		}
+	}
+	return -1;
+}
+
+struct rebuilt {
+	_Atomic int ref;
+	uint8_t *blob; /* a whole shard */
+};
+
+static void rebuilt_unref(struct rebuilt *r)
+{
+	if (!r || atomic_fetch_sub(&r->ref, 1) != 1)
+		return;
+	free(r->blob);
+	free(r);
+}
+
+static void rebuilt_released(struct node_io *io)
+{
+	rebuilt_unref(io->priv_arg);
+}
+
+static int rebuilt_new(struct rebuilt **out, struct volume *v, const struct seg_geom *g,
+		       unsigned shard)
+{
+	struct rebuilt *r = malloc(sizeof *r);
+
+	*out = r;
+	if (!r)
+		return -ENOMEM;
+	r->ref = 1;
+	r->blob = malloc(seg_shard_len(g));
+	return r->blob ? seg_shard_header(v->keys, g, shard, r->blob) : -ENOMEM;
+}
+
+/* Rebuilds rows of the shards in `lost` into their blobs. */
+static int rebuild_rows(struct volume *v, const struct seg_place *place,
+			const struct seg_reader *r, uint32_t lost, uint32_t row0, uint32_t rows,
+			struct rebuilt *const out[], int64_t deadline_ms)
+{
+	const struct seg_geom *g = &place->geom;
+	size_t stride = seg_stride(g);
+	struct fetch f;
+
+	fetch_init(&f, v, place, r, deadline_ms);
+	f.avoid = lost;
+	int err = fetch_add(&f, row0, rows, lost);
+	if (!err)
+		err = fetch_run(&f);
+	for (unsigned i = 0; i < EC_MAX && !err; i++)
+		if (lost >> i & 1)
+			memcpy(out[i]->blob + SHARD_HEADER + row0 * stride, f.win[0].data[i],
+			       rows * stride);
+	fetch_release(&f);
+	return err;
+}
+
+static int rebuild_all(struct volume *v, const struct seg_place *place, uint32_t lost,
+		       struct rebuilt *const out[])
+{
+	const struct seg_geom *g = &place->geom;
+	int64_t deadline = now_ms() + READ_MS;
+	uint32_t step = (uint32_t)HF_MAX(PIECE / seg_cell(g), (size_t)1);
+	struct seg_reader r;
+	int err = seg_reader_init(&r, v->keys, g);
+
+	if (err)
+		return err;
+	for (uint32_t row = 0; row < g->cps && !err; row += step) {
+		uint32_t rows = HF_MIN(step, g->cps - row);
+		err = rebuild_rows(v, place, &r, lost, row, rows, out, deadline);
+		if (err != -ENODATA || rows == 1)
+			continue;
+		/* Different rows may be bad on different nodes. */
+		err = 0;
+		for (uint32_t i = row; i < row + rows && !err; i++)
+			err = rebuild_rows(v, place, &r, lost, i, 1, out, deadline);
+	}
+	seg_reader_release(&r);
+	return err;
+}
+
+/* Stores one rebuilt shard somewhere; place is updated when it is there. */
+static int store(struct volume *v, struct seg_place *place, unsigned shard, struct rebuilt *r)
+{
+	bool *skip = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *skip);
+	int err = skip ? -EAGAIN : -ENOMEM;
+	int64_t i;
+
+	while (err == -EAGAIN && (i = choose(v, place, shard, skip)) >= 0) {
+		int64_t end = now_ms() + WRITE_MS;
+		char name[BLOB_NAME_CAP];
+		struct node_wait w;
+		struct node_io *io;
+
+		keys_shard_name(v->keys, &place->geom.id, shard, node_number(v->node[i]), name);
+		io = node_io_new(NODE_PUT, name);
+		if (!io) {
+			err = -ENOMEM;
+			break;
+		}
+		io->iov[0] = (struct iovec){r->blob, seg_shard_len(&place->geom)};
+		io->iov_cnt = 1;
+		io->deadline_ms = end;
+		io->release = rebuilt_released;
+		io->priv_arg = r;
+		atomic_fetch_add(&r->ref, 1);
+		node_wait_init(&w);
+		node_wait_submit(&w, v->node[i], io);
+		io = node_wait_next(&w, end + 1000);
+		if (io && !io->err) {
+			place->node[shard] = node_number(v->node[i]);
+			err = 0;
+		}
+		skip[i] = true;
+		node_io_unref(io);
+		node_wait_release(&w);
+	}
+	free(skip);
+	return err;
+}
+
+int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
+{
+	const struct seg_geom *g = &place->geom;
+	struct rebuilt *out[EC_MAX] = {NULL};
+	uint32_t mask = 0;
+	int missing = 0, stored = 0, err = 0;
+
+	if (seg_geom_check(g) != 0)
+		return log_fail(-EBADMSG, "a segment with an impossible geometry is to be repaired");
+	for (unsigned i = 0; i < g->k + g->m; i++)
+		if (place->node[i] == NODE_NONE || (lost && lost[i]))
+			mask |= 1u << i;
+	if (!mask)
+		return 0;
+	/* Not read for nothing: nodes may all be down or taken. */
+	bool room = false;
+	bool *skip = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *skip);
+	for (unsigned i = 0; skip && i < g->k + g->m && !room; i++)
+		room = (mask >> i & 1) && choose(v, place, i, skip) >= 0;
+	if (!skip || !room) {
+		err = skip ? -EAGAIN : -ENOMEM;
+		free(skip);
+		return err;
+	}
+	free(skip);
+	for (unsigned i = 0; i < g->k + g->m && !err; i++)
+		if (mask >> i & 1)
+			err = rebuilt_new(&out[i], v, g, i);
+	if (!err)
+		err = rebuild_all(v, place, mask, out);
+	for (unsigned i = 0; i < g->k + g->m && !err; i++) {
+		if (!(mask >> i & 1))
+			continue;
+		int e = store(v, place, i, out[i]);
+		if (!e)
+			stored++;
+		else if (e == -EAGAIN)
+			missing++;
+		else
+			err = e;
+	}
+	for (unsigned i = 0; i < EC_MAX; i++)
+		rebuilt_unref(out[i]);
+	if (err)
+		return err;
+	return stored ? missing : -EAGAIN;
+}
+
+/* --- checking --- */
+
+/* What came for shard i of a check: present and bad are set. */
+static void judge(struct volume *v, const struct seg_reader *r, unsigned i, bool deep,
+		  const struct node_io *io, bool *present, bool *bad)
+{
+	const struct seg_geom *g = &r->g;
+	struct seg_geom found;
+	unsigned shard;
+
+	/* EIO is a shard that is there and cannot be read: a bad sector, not a bad node. */
+	if (io->err == -EIO && node_readable(io->node)) {
+		*present = *bad = true;
+		return;
+	}
+	if (io->err == -ENOENT)
+		node_lacks(io->node, io->name);
+	if (io->err)
+		return;
+	*present = true;
+	*bad = io->got != (deep ? seg_shard_len(g) : 1);
+	if (deep && !*bad) {
+		*bad = seg_shard_header_open(v->keys, io->buf, &found, &shard) != 0 ||
+		       shard != i || memcmp(&found.id, &g->id, sizeof g->id) != 0;
+		for (uint32_t row = 0; row < g->cps && !*bad; row++)
+			*bad = seg_check(r, i, row,
+					 io->buf + SHARD_HEADER + row * seg_stride(g)) != 0;
+	}
+	if (*bad)
+		node_lied(io->node, io->name);
+}
+
+int check_segment(struct volume *v, const struct seg_place *place, bool deep, bool present[],
+		  bool bad[])
+{
+	const struct seg_geom *g = &place->geom;
+	int64_t end = now_ms() + CHECK_MS;
+	char name[BLOB_NAME_CAP];
+	struct seg_reader r;
+	struct node_wait w;
+	struct node_io *io;
+	int unwell = 0;
+
+	int err = seg_geom_check(g);
+	if (!err)
+		err = seg_reader_init(&r, v->keys, g);
+	if (err)
+		return err;
+	node_wait_init(&w);
+	for (unsigned i = 0; i < g->k + g->m && !err; i++) {
+		present[i] = bad[i] = false;
+		struct node *n = volume_node(v, place->node[i]);
+		if (!n || !node_readable(n))
+			continue;
+		keys_shard_name(v->keys, &g->id, i, place->node[i], name);
+		io = node_io_new(NODE_GET, name);
+		if (!io) {
+			err = -ENOMEM;
+			break;
+		}
+		/* The last byte and the one after it say whether the length is right. */
+		io->off = deep ? 0 : seg_shard_len(g) - 1;
+		io->len = deep ? seg_shard_len(g) + 1 : 2;
+		io->deadline_ms = end;
+		io->tag = i;
+		node_wait_submit(&w, n, io);
+	}
+	while (!err && w.pending && (io = node_wait_next(&w, end + 1000))) {
+		judge(v, &r, io->tag, deep, io, &present[io->tag], &bad[io->tag]);
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	seg_reader_release(&r);
+	for (unsigned i = 0; i < g->k + g->m; i++)
+		unwell += !present[i] || bad[i];
+	return err ? err : unwell;
+}
+
+/* --- whole blobs --- */
+
+struct entry {
+	const char *name;
+	size_t node;
+};
+
+static int cmp_entry(const void *a, const void *b)
+{
+	const struct entry *x = a, *y = b;
+	int c = strcmp(x->name, y->name);
+
+	return c ? c : (x->node > y->node) - (x->node < y->node);
+}
+
+struct verifier {
+	int (*verify)(void *arg, const char *name, const void *p, size_t len);
+	void *arg;
+};
+
+/*
+ * A genuine copy from those that say they have one: gather_blob asks nobody more once enough
+ * nodes have none, and what is to be copied may be on one node alone.  -ENODATA: no copy.
+ */
+static int read_copy(struct volume *v, const char *name, const bool has[],
+		     const struct verifier *a, struct buf *out)
+{
+	int err = -ENODATA;
+
+	for (size_t i = 0; i < v->node_cnt && err == -ENODATA; i++) {
+		int64_t end = now_ms() + READ_MS;
+		struct node_wait w;
+		struct node_io *io = has[i] ? node_io_new(NODE_GET, name) : NULL;
+		if (!io)
+			continue;
+		io->len = BLOB_CAP + 1;
+		io->deadline_ms = end;
+		node_wait_init(&w);
+		node_wait_submit(&w, v->node[i], io);
+		io = node_wait_next(&w, end + 1000);
+		if (io && !io->err) {
+			if (io->got <= BLOB_CAP && a->verify(a->arg, name, io->buf, io->got) == 0) {
+				buf_put(out, io->buf, io->got);
+				err = out->err;
+			} else {
+				node_lied(v->node[i], name);
+			}
+		}
+		node_io_unref(io);
+		node_wait_release(&w);
+	}
+	return err;
+}
+
+/* Copies one blob to the usable nodes that did answer and do not have it. */
+static int copy_blob(struct volume *v, const char *name, const bool answered[], const bool has[],
+		     const struct verifier *a)
+{
+	int64_t end;
+	int copies = 0;
+	struct buf b = {0};
+	struct node_io *io;
+	struct node_wait w;
+
+	int err = read_copy(v, name, has, a, &b);
+	if (err) {
+		buf_release(&b);
+		/* What is genuine nowhere, or nowhere in reach, cannot be copied. */
+		return err == -ENODATA ? 0 : err;
+	}
+	end = now_ms() + WRITE_MS;
+	node_wait_init(&w);
+	for (size_t i = 0; i < v->node_cnt; i++) {
+		if (!answered[i] || has[i] || !node_usable(v->node[i]))
+			continue;
+		io = node_io_new(NODE_PUT, name);
+		/* The io keeps bytes of its own, because it may outlive this call. */
+		if (!io || !(io->buf = malloc(HF_MAX(b.len, (size_t)1)))) {
+			node_io_unref(io);
+			err = -ENOMEM;
+			break;
+		}
+		memcpy(io->buf, b.p, b.len);
+		io->iov[0] = (struct iovec){io->buf, b.len};
+		io->iov_cnt = 1;
+		io->deadline_ms = end;
+		node_wait_submit(&w, v->node[i], io);
+	}
+	while (w.pending && (io = node_wait_next(&w, end + 1000))) {
+		copies += !io->err;
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	buf_release(&b);
+	return err ? err : copies;
+}
+
+/* Lists one prefix on every node that answers. */
+static int list_all(struct volume *v, const char *prefix, bool answered[], struct buf lists[])
+{
+	int64_t end = now_ms() + CHECK_MS;
+	struct node_wait w;
+	struct node_io *io;
+	int err = 0;
+
+	node_wait_init(&w);
+	for (size_t i = 0; i < v->node_cnt; i++) {
+		answered[i] = false;
+		if (!node_readable(v->node[i]))
+			continue;
+		io = node_io_new(NODE_LIST, prefix);
+		if (!io) {
+			err = -ENOMEM;
+			break;
+		}
+		io->deadline_ms = end;
+		io->tag = (unsigned)i;
+		node_wait_submit(&w, v->node[i], io);
+	}
+	while (!err && w.pending && (io = node_wait_next(&w, end + 1000))) {
+		if (!io->err) {
+			answered[io->tag] = true;
+			lists[io->tag] = io->list;
+			io->list = (struct buf){0};
+		}
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	return err;
+}
+
+static int repair_prefix(struct volume *v, const char *prefix, const struct verifier *a)
+{
+	size_t nodes = HF_MAX(v->node_cnt, (size_t)1), cnt = 0, at = 0;
+	bool *answered = calloc(nodes, sizeof *answered);
+	bool *has = calloc(nodes, sizeof *has);
+	struct buf *lists = calloc(nodes, sizeof *lists);
+	struct entry *e = NULL;
+	int copies = 0;
+
+	int err = answered && has && lists ? list_all(v, prefix, answered, lists) : -ENOMEM;
+	for (size_t i = 0; !err && i < v->node_cnt; i++)
+		for (size_t j = 0; j < lists[i].len; j++)
+			cnt += lists[i].p[j] == 0;
+	if (!err && !(e = malloc(HF_MAX(cnt, (size_t)1) * sizeof *e)))
+		err = -ENOMEM;
+	for (size_t i = 0; !err && i < v->node_cnt; i++)
+		for (size_t j = 0; j < lists[i].len;) {
+			const char *name = (const char *)lists[i].p + j;
+			e[at++] = (struct entry){name, i};
+			j += strlen(name) + 1;
+		}
+	if (!err)
+		qsort(e, cnt, sizeof *e, cmp_entry);
+	for (size_t i = 0, j; !err && i < cnt; i = j) {
+		unsigned lack = 0;
+		memset(has, 0, nodes * sizeof *has);
+		for (j = i; j < cnt && !strcmp(e[i].name, e[j].name); j++)
+			has[e[j].node] = true;
+		for (size_t n = 0; n < v->node_cnt; n++)
+			lack += answered[n] && !has[n] && node_usable(v->node[n]);
+		int made = lack ? copy_blob(v, e[i].name, answered, has, a) : 0;
+		if (made < 0)
+			err = made;
+		else
+			copies += made;
+	}
+	for (size_t i = 0; lists && i < v->node_cnt; i++)
+		buf_release(&lists[i]);
+	free(e);
+	free(lists);
+	free(has);
+	free(answered);
+	return err ? err : copies;
+}
+
+int repair_blobs(struct volume *v,
+		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg)
+{
+	struct verifier a = {verify, arg};
+	int copies = repair_prefix(v, "v/h", &a);
+
+	if (copies < 0)
+		return copies;
+	int more = repair_prefix(v, "l/", &a);
+	return more < 0 ? more : copies + more;
+}

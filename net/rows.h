@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * rows: genuine rows of shards of one segment, from whichever nodes give them first.
+ *
+ * A fetch is a list of windows; a window is a range of rows and the shards that are wanted
+ * of it.  Each wanted shard is one GET.  When one is late (past its node's own p95), absent,
+ * wrong, or on a node known to be down or slow, others are asked until K shards of the
+ * window are on their way; the first K rebuild the wanted ones, the losers are cancelled.
+ * Every row's tag is checked when it arrives; a node with a wrong one is named.
+ *
+ * One thread per fetch.  Every wait ends at the fetch's deadline.
+ */
+#ifndef HOLDFAST_NET_ROWS_H
+#define HOLDFAST_NET_ROWS_H
+
+#include "net/volume.h"
+
+struct window {
+	uint32_t row0, rows;
+	uint32_t want; /* bit i: shard i; the rest are masks of the same kind */
+	uint32_t asked, good, failed, late;
+	bool started, done;
+	int64_t due_ms[EC_MAX];	    /* when an asked one becomes late */
+	struct node_io *io[EC_MAX]; /* held where good, else the node_wait's */
+	uint8_t *data[EC_MAX];	    /* rows * stride bytes where good; in io or in own */
+	uint8_t *own;		    /* what was rebuilt */
+};
+
+struct fetch {
+	struct volume *v;
+	const struct seg_place *place;
+	const struct seg_reader *r;
+	int64_t deadline_ms;
+	uint32_t avoid;	     /* shards not to be read */
+	unsigned active_max; /* windows under way at once; 0: all */
+	struct node_wait wait;
+	struct window *win;
+	size_t cnt, cap, started, active;
+	bool failed; /* fetch_step returned an error */
+};
+
+void fetch_init(struct fetch *f, struct volume *v, const struct seg_place *place,
+		const struct seg_reader *r, int64_t deadline_ms);
+void fetch_release(struct fetch *f);
+/* One window; want is a mask of shards.  -ENOMEM. */
+int fetch_add(struct fetch *f, uint32_t row0, uint32_t rows, uint32_t want);
+/* The data cells first..last, as few windows as do, of at most max_rows (0: any). */
+int fetch_add_cells(struct fetch *f, uint32_t first, uint32_t last, uint32_t max_rows);
+/*
+ * Waits until something happened.  0, or the end: -ENODATA when a window cannot be had,
+ * -ETIMEDOUT, -ENOMEM.
+ */
+int fetch_step(struct fetch *f);
+/* Until all windows are done. */
+int fetch_run(struct fetch *f);
+static inline bool window_has(const struct window *w, unsigned shard)
+{
+	return w->good >> shard & 1;
+}
+/* The window's bytes of one shard are not needed any more. */
+void window_drop(struct window *w, unsigned shard);
+/* The stored bytes of a data cell, or NULL when no window has it. */
+const uint8_t *fetch_cell(const struct fetch *f, uint32_t cell);
+
+#endif

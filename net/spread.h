@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * spread: writing to many nodes.  All shards of a stripe go out in parallel.  The stripe
+ * counts as stored when shard_quorum shards on distinct nodes are acknowledged, or, while so
+ * many nodes are known to be away that it cannot be, all that can, and at least K; the rest
+ * get a short grace (a multiple of what the others took, at least 1 s) and are then
+ * cancelled and reported as missing.  Nodes that are known to be down get no request.
+ */
+#ifndef HOLDFAST_NET_SPREAD_H
+#define HOLDFAST_NET_SPREAD_H
+
+#include "net/volume.h"
+
+/*
+ * spread_start takes its own reference to the stripe.  spread_finish waits, fills *out
+ * (NODE_NONE for every shard that is not acknowledged: the repair list) and frees the
+ * spread.  0; -EAGAIN when fewer nodes took their shard: nothing may
+ * refer to the segment then; -ENOMEM.
+ */
+struct spread;
+int spread_start(struct spread **out, struct volume *v, struct stripe *s);
+bool spread_ready(struct spread *sp); /* spread_finish would not wait */
+int spread_finish(struct spread *sp, struct seg_place *out);
+
+/*
+ * Whole copies of a small blob (log objects, headers) to every usable node.  0 when on at
+ * least `need` nodes; *copies says on how many (may be NULL); -EAGAIN otherwise.
+ */
+int spread_blob(struct volume *v, const char *name, const void *p, size_t len, unsigned need,
+		unsigned *copies);
+
+/* Deletes a blob everywhere it can be; errors are only logged. */
+void spread_delete(struct volume *v, const char *name);
+
+/*
+ * repair_segment(v, place): reads K shards, rebuilds those with NODE_NONE (or listed in
+ * lost[], may be NULL), stores them where place_shards says, updates *place.
+ * Returns the number of shards still missing, -ENODATA when fewer than K can be read,
+ * -EAGAIN when no node can take one.  Never deletes anything.
+ */
+int repair_segment(struct volume *v, struct seg_place *place, const bool lost[]);
+
+/*
+ * check_segment: asks for every shard: present[i]; with deep, every cell's tag is verified.
+ * bad[i] when a shard is there but not genuine (its node is named).  Returns the number of
+ * shards that are not well, or -errno.
+ */
+int check_segment(struct volume *v, const struct seg_place *place, bool deep, bool present[],
+		  bool bad[]);
+
+/*
+ * repair_blobs: every object below "v/h" and "l/" that any node holds and that `verify`
+ * accepts is copied to the usable nodes that lack it.  Returns copies made, or -errno.
+ */
+int repair_blobs(struct volume *v,
+		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg);
+
+#endif

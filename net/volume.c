@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "net/volume.h"
+
+#include <stdlib.h>
+#include "net/gather.h"
+
+#define STRIPES		 3
+#define VERIFY_MS	 5000 /* how long one verification may take */
+#define CHECK_MS	 5000 /* how often a node that is well is verified */
+#define RETRY_MIN_MS	 1000
+#define RETRY_MAX_MS	 60000
+
+static void node_changed(struct node *n, void *arg)
+{
+	struct volume *v = arg;
+
+	(void)n;
+	pthread_mutex_lock(&v->lock);
+	void (*changed)(void *) = v->changed;
+	void *changed_arg = v->changed_arg;
+	pthread_mutex_unlock(&v->lock);
+	if (changed)
+		changed(changed_arg);
+	/* The watcher looks at the new state for when to verify next. */
+	node_wait_poke(&v->watch_wait);
+}
+
+int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
+		const struct node_spec *spec, size_t spec_cnt)
+{
+	int err;
+
+	*out = NULL;
+	if (k < 1 || k > EC_MAX || m > EC_MAX - k)
+		return log_fail(-EINVAL, "a volume of %u + %u shards: at most %d together", k, m,
+				EC_MAX);
+	struct volume *v = calloc(1, sizeof *v);
+	if (!v)
+		return -ENOMEM;
+	pthread_mutex_init(&v->lock, NULL);
+	node_wait_init(&v->watch_wait);
+	v->k = k;
+	v->m = m;
+	/* Any K of the N nodes show the newest; one more where M losses still leave that many. */
+	v->quorum = m + 1;
+	if (v->quorum + 1 <= k)
+		v->quorum++;
+	v->shard_quorum = m > 1 ? k + 1 : k;
+	v->node = calloc(HF_MAX(spec_cnt, (size_t)1), sizeof *v->node);
+	err = v->node ? 0 : -ENOMEM;
+	for (size_t i = 0; i < spec_cnt && !err; i++) {
+		if (spec[i].number == NODE_NONE || volume_node(v, spec[i].number))
+			err = log_fail(-EINVAL, "node number %u is listed twice or is reserved",
+				       spec[i].number);
+		else
+			err = node_open(&v->node[i], spec[i].number, spec[i].url);
+		if (!err) {
+			v->node_cnt++;
+			node_on_change(v->node[i], node_changed, v);
+		}
+	}
+	if (!err)
+		err = seg_pool_new(&v->pool, k, m, STRIPES);
+	if (!err)
+		err = gather_new(&v->gather, v);
+	if (err) {
+		volume_close(v);
+		return err;
+	}
+	v->keys = keys;
+	*out = v;
+	return 0;
+}
+
+int volume_verify(struct volume *v, int64_t deadline_ms)
+{
+	struct node_wait w;
+	struct node_io *io;
+	int err = 0;
+
+	node_wait_init(&w);
+	for (size_t i = 0; i < v->node_cnt && !err; i++) {
+		io = node_verify_io(deadline_ms);
+		if (!io) {
+			err = -ENOMEM;
+			break;
+		}
+		io->tag = (unsigned)i;
+		node_wait_submit(&w, v->node[i], io);
+	}
+	/* Each comes back at its own deadline at the latest, which is this one. */
+	while (!err && w.pending) {
+		io = node_wait_next(&w, deadline_ms + VERIFY_MS);
+		if (!io)
+			break;
+		node_verify_end(v->node[io->tag], keys_vol(v->keys), io);
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	return err ? err : (int)volume_readable(v);
+}
+
+/* --- the watcher --- */
+
+struct watched {
+	bool asked;
+	enum node_state state; /* as of when `next_ms` was chosen */
+	int64_t next_ms, backoff_ms;
+};
+
+static void plan(struct volume *v, struct watched *a, size_t i, int err)
+{
+	a->state = node_state(v->node[i]);
+	if (err == -ETIMEDOUT)
+		a->backoff_ms = HF_MIN(a->backoff_ms * 2, (int64_t)RETRY_MAX_MS);
+	else
+		a->backoff_ms = RETRY_MIN_MS;
+	bool well = a->state != NODE_DOWN && a->state != NODE_WRONG && a->state != NODE_SLOW;
+	a->next_ms = now_ms() + (well ? CHECK_MS : a->backoff_ms);
+}
+
+/* Asks the nodes whose time has come; returns when the next one's comes. */
+static int64_t ask(struct volume *v, struct watched *all, bool poked)
+{
+	int64_t now = now_ms(), next = now + CHECK_MS;
+
+	for (size_t i = 0; i < v->node_cnt; i++) {
+		struct watched *a = &all[i];
+		if (a->asked)
+			continue;
+		/* It changed between: down nodes are looked at sooner than well ones. */
+		if (node_state(v->node[i]) != a->state)
+			plan(v, a, i, 0);
+		if (!poked && a->next_ms > now) {
+			next = HF_MIN(next, a->next_ms);
+			continue;
+		}
+		struct node_io *io = node_verify_io(now + VERIFY_MS);
+		if (!io)
+			continue;
+		io->tag = (unsigned)i;
+		a->asked = true;
+		node_wait_submit(&v->watch_wait, v->node[i], io);
+	}
+	return next;
+}
+
+static void *watch_main(void *arg)
+{
+	struct volume *v = arg;
+	struct watched *all = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *all);
+
+	for (size_t i = 0; all && i < v->node_cnt; i++)
+		plan(v, &all[i], i, 0);
+	while (all) {
+		pthread_mutex_lock(&v->lock);
+		bool stop = v->stopping, poked = v->poked;
+		v->poked = false;
+		pthread_mutex_unlock(&v->lock);
+		if (stop)
+			break;
+		struct node_io *io = node_wait_next(&v->watch_wait, ask(v, all, poked));
+		if (!io)
+			continue;
+		size_t i = io->tag;
+		int err = node_verify_end(v->node[i], keys_vol(v->keys), io);
+		all[i].asked = false;
+		plan(v, &all[i], i, err);
+		node_io_unref(io);
+	}
+	free(all);
+	return NULL;
+}
+
+int volume_start(struct volume *v, void (*changed)(void *arg), void *arg)
+{
+	pthread_mutex_lock(&v->lock);
+	v->changed = changed;
+	v->changed_arg = arg;
+	pthread_mutex_unlock(&v->lock);
+	int err = -pthread_create(&v->watch, NULL, watch_main, v);
+	if (err)
+		return log_fail(err, "cannot start the thread that watches the nodes: %s",
+				strerrordesc_np(-err));
+	pthread_setname_np(v->watch, "hf-watch");
+	v->watching = true;
+	return 0;
+}
+
+void volume_poke(struct volume *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->poked = true;
+	pthread_mutex_unlock(&v->lock);
+	node_wait_poke(&v->watch_wait);
+}
+
+void volume_close(struct volume *v)
+{
+	if (!v)
+		return;
+	pthread_mutex_lock(&v->lock);
+	v->stopping = true;
+	v->changed = NULL;
+	pthread_mutex_unlock(&v->lock);
+	if (v->watching) {
+		node_wait_poke(&v->watch_wait);
+		pthread_join(v->watch, NULL);
+	}
+	if (v->pool)
+		seg_pool_stop(v->pool);
+	for (size_t i = 0; i < v->node_cnt; i++)
+		node_close(v->node[i]);
+	node_wait_release(&v->watch_wait);
+	gather_free(v->gather);
+	/* All PUTs have let their stripes go by now. */
+	if (v->pool)
+		seg_pool_free(v->pool);
+	keys_free(v->keys);
+	free(v->node);
+	pthread_mutex_destroy(&v->lock);
+	free(v);
+}
+
+/* --- what is there --- */
+
+struct node *volume_node(struct volume *v, unsigned number)
+{
+	for (size_t i = 0; i < v->node_cnt; i++)
+		if (node_number(v->node[i]) == number)
+			return v->node[i];
+	return NULL;
+}
+
+unsigned volume_usable(struct volume *v)
+{
+	unsigned cnt = 0;
+
+	for (size_t i = 0; i < v->node_cnt; i++)
+		cnt += node_usable(v->node[i]);
+	return cnt;
+}
+
+unsigned volume_readable(struct volume *v)
+{
+	unsigned cnt = 0;
+
+	for (size_t i = 0; i < v->node_cnt; i++)
+		cnt += node_readable(v->node[i]);
+	return cnt;
+}
+
+int volume_place(struct volume *v, const struct seg_id *seg, const bool skip[], uint16_t out[])
+{
+	struct place_node *p = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *p);
+
+	if (!p)
+		return -ENOMEM;
+	for (size_t i = 0; i < v->node_cnt; i++)
+		p[i] = (struct place_node){
+			.node = node_number(v->node[i]),
+			.weight = 1,
+			.domain = node_domain(v->node[i]),
+			.usable = (!skip || !skip[i]) && node_usable(v->node[i]),
+		};
+	int cnt = place_shards(seg, p, v->node_cnt, v->k, v->m, out);
+	free(p);
+	return cnt;
+}
+
+void volume_space(struct volume *v, uint64_t *free_bytes, uint64_t *total_bytes)
+{
+	struct node_info *info = malloc(sizeof *info);
+	uint64_t *medium = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *medium);
+	uint64_t f = 0, t = 0;
+
+	for (size_t i = 0; info && medium && i < v->node_cnt; i++) {
+		node_get_info(v->node[i], info);
+		bool seen = false;
+		for (size_t j = 0; j < i && info->medium; j++)
+			seen |= medium[j] == info->medium;
+		medium[i] = info->medium;
+		if (seen)
+			continue;
+		f += info->free_bytes;
+		t += info->total_bytes;
+	}
+	free(medium);
+	free(info);
+	*free_bytes = f / (v->k + v->m) * v->k;
+	*total_bytes = t / (v->k + v->m) * v->k;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * volume: what the upper layers see of the network: the keys, the nodes, the width of a
+ * stripe, and blocking calls with deadlines that hide which node did what.
+ */
+#ifndef HOLDFAST_NET_VOLUME_H
+#define HOLDFAST_NET_VOLUME_H
+
+#include "net/node.h"
+#include "net/place.h"
+#include "net/segment.h"
+
+/* A segment and where its shards are: node[i] holds shard i, or NODE_NONE. */
+struct seg_place {
+	struct seg_geom geom;
+	uint16_t node[EC_MAX];
+};
+
+struct gather;
+struct volume {
+	struct keys *keys; /* owned */
+	unsigned k, m;
+	/* Copies of a log object before it counts as published: N - K + 1, plus 1 where N
+	 * allows (max N - F with F = M), so that one stale node is outvoted. */
+	unsigned quorum;
+	/* Shards of a segment before it counts as stored while enough nodes are there (see
+	 * spread.h): K + s, s = 1 where M > 1. */
+	unsigned shard_quorum;
+	struct node **node;
+	size_t node_cnt;
+	struct seg_pool *pool;
+	struct gather *gather;
+	/*
+	 * Verifies nodes that are down again, with backoff 1 s .. 60 s (a directory that is
+	 * not there each second), and all others every 5 s.
+	 */
+	pthread_t watch;
+	bool watching;
+	struct node_wait watch_wait; /* also how the watcher is woken */
+	pthread_mutex_t lock;	     /* of all below */
+	bool stopping;
+	bool poked; /* verify everything now */
+	void (*changed)(void *arg); /* a node came or went: repair may have work */
+	void *changed_arg;
+};
+
+struct node_spec {
+	uint16_t number;
+	char *url;
+};
+
+/* Takes keys over on success.  Does not wait for any node. */
+int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
+		const struct node_spec *spec, size_t spec_cnt);
+/* Verifies all nodes in parallel until the deadline; returns how many are readable. */
+int volume_verify(struct volume *v, int64_t deadline_ms);
+/* Starts the watcher; cb is called whenever a node changed state. */
+int volume_start(struct volume *v, void (*changed)(void *arg), void *arg);
+void volume_close(struct volume *v);
+struct node *volume_node(struct volume *v, unsigned number); /* NULL when unknown */
+/*
+ * Where the shards of a new segment go: place_shards over the nodes that are usable and not
+ * in skip[0..node_cnt-1] (may be NULL).  Number placed, or -errno.
+ */
+int volume_place(struct volume *v, const struct seg_id *seg, const bool skip[], uint16_t out[]);
+/* How many nodes can take shards / can be read now. */
+unsigned volume_usable(struct volume *v);
+unsigned volume_readable(struct volume *v);
+/* Wakes the watcher at once (a user asked, a suspend ended). */
+void volume_poke(struct volume *v);
+/*
+ * Capacity for user data: bytes free and total on the nodes, times K/N; 0 when not known.
+ * What nodes on one file system share is counted once.
+ */
+void volume_space(struct volume *v, uint64_t *free_bytes, uint64_t *total_bytes);
+
+#endif
