@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "net/history.h"
+
+#include <stdlib.h>
+#include "net/gather.h"
+#include "net/header.h"
+#include "net/histobj.h"
+#include "net/spread.h"
+
+#define ASK_MS	     10000
+#define UPLOAD_STEP  (1u << 20)
+#define TAKEOVER_TRY 64 /* so many recoveries of one device, then something is wrong */
+
+void history_hash(const struct buf *obj, uint8_t out[HASH_LEN])
+{
+	hash_tag("commit", obj->p, obj->len, out);
+}
+
+/* --- building --- */
+
+static int seen_cmp(const void *a, const void *b)
+{
+	const struct hist_seen *x = a, *y = b;
+
+	return (x->device > y->device) - (x->device < y->device);
+}
+
+/* The next piece of the stream as a sealed stripe. */
+static int build_part(struct seg_builder *sb, struct rec_writer *w, uint64_t *off,
+		      uint64_t z_len, uint8_t *tmp, struct stripe **out)
+{
+	struct seg_id id;
+	uint32_t at;
+
+	int err = seg_builder_start(sb, &id);
+	if (err)
+		return err;
+	while (!err && *off < z_len) {
+		size_t room = HF_MIN(seg_builder_room(sb), SEG_MAX_LEN - seg_builder_len(sb));
+		size_t len = (size_t)HF_MIN((uint64_t)HF_MIN(room, (size_t)UPLOAD_STEP),
+					    z_len - *off);
+		if (!len)
+			break;
+		err = rec_writer_read(w, *off, tmp, len);
+		if (!err)
+			err = seg_builder_add(sb, tmp, len, &at);
+		*off += len;
+	}
+	if (!err)
+		err = seg_builder_finish(sb, out);
+	if (err)
+		seg_builder_abandon(sb);
+	return err;
+}
+
+/* One part is on its way while the next one is built. */
+static int upload_parts(struct volume *v, struct rec_writer *w, uint64_t z_len,
+			struct hist_object *o)
+{
+	struct seg_builder *sb = NULL;
+	struct spread *flying = NULL, *next;
+	uint64_t off = 0;
+
+	uint64_t parts_max = z_len / HIST_INLINE_MAX + 1;
+	if (parts_max > HIST_PARTS_MAX)
+		parts_max = HIST_PARTS_MAX;
+	uint8_t *tmp = malloc(UPLOAD_STEP);
+	o->part = calloc((size_t)parts_max, sizeof *o->part);
+	int err = tmp && o->part ? seg_builder_new(&sb, v->keys, v->pool) : -ENOMEM;
+	while (!err && off < z_len) {
+		struct stripe *s = NULL;
+		if (o->part_cnt + (flying != NULL) >= parts_max) {
+			err = -EFBIG;
+			break;
+		}
+		err = build_part(sb, w, &off, z_len, tmp, &s);
+		if (err)
+			break;
+		err = spread_start(&next, v, s);
+		stripe_unref(s);
+		if (err)
+			break;
+		if (flying) {
+			err = spread_finish(flying, &o->part[o->part_cnt]);
+			o->part_cnt += !err;
+		}
+		flying = next;
+	}
+	if (flying) {
+		struct seg_place last;
+		int end = spread_finish(flying, &last);
+		if (!err && !end)
+			o->part[o->part_cnt++] = last;
+		err = err ? err : end;
+	}
+	seg_builder_free(sb);
+	free(tmp);
+	return err;
+}
+
+int history_build(struct volume *v, const struct hist_head *head, struct rec_writer *w,
+		  struct buf *obj, struct seg_place **parts, size_t *part_cnt)
+{
+	struct hist_object o = {.head = *head};
+	struct hist_seen *seen = NULL;
+
+	*parts = NULL;
+	*part_cnt = 0;
+	if (head->device != keys_device(v->keys))
+		return log_fail(-EINVAL, "device %u cannot sign for device %u",
+				keys_device(v->keys), head->device);
+	if (head->seen_cnt) {
+		seen = malloc(head->seen_cnt * sizeof *seen);
+		if (!seen)
+			return -ENOMEM;
+		memcpy(seen, head->seen, head->seen_cnt * sizeof *seen);
+		qsort(seen, head->seen_cnt, sizeof *seen, seen_cmp);
+	}
+	o.head.seen = seen;
+	int err = rec_writer_finish(w, &o.z_len);
+	o.raw_len = rec_writer_raw_len(w);
+	if (!err && o.z_len <= HIST_INLINE_MAX && o.raw_len <= HIST_INLINE_RAW_MAX) {
+		uint8_t *to = buf_room(&o.z, (size_t)o.z_len);
+		err = to ? rec_writer_read(w, 0, to, (size_t)o.z_len) : o.z.err;
+		if (!err)
+			o.z.len = (size_t)o.z_len;
+	} else if (!err) {
+		err = upload_parts(v, w, o.z_len, &o);
+	}
+	if (!err) {
+		err = hist_object_seal(v->keys, &o, obj);
+		if (err == -EINVAL || err == -EFBIG)
+			log_msg(LOG_LVL_ERROR, "%s %llu cannot be encoded: %s",
+				head->snapshot ? "snapshot" : "commit",
+				(unsigned long long)head->seq, strerror(-err));
+	}
+	if (!err && o.part_cnt) {
+		*parts = o.part;
+		*part_cnt = o.part_cnt;
+		o.part = NULL;
+	}
+	hist_object_release(&o);
+	return err;
+}
+
+int history_put(struct volume *v, const struct hist_head *head, const struct buf *obj)
+{
+	char name[BLOB_NAME_CAP];
+
+	keys_log_name(v->keys, head->snapshot ? 's' : 'c', head->device, head->seq, name);
+	return spread_blob(v, name, obj->p, obj->len, v->quorum, NULL);
+}
+
+void history_trim(struct volume *v, uint64_t from, uint64_t to, uint64_t snap_from,
+		  uint64_t snap)
+{
+	uint16_t device = keys_device(v->keys);
+	char name[BLOB_NAME_CAP];
+
+	/* Old snapshots go first: none is left whose commits are gone. */
+	for (uint64_t n = snap_from; n < snap; n++) {
+		keys_log_name(v->keys, 's', device, n, name);
+		spread_delete(v, name);
+	}
+	for (uint64_t n = from; n < to; n++) {
+		keys_log_name(v->keys, 'c', device, n, name);
+		spread_delete(v, name);
+	}
+}
+
+/* --- asking every node for one name --- */
+
+struct ask {
+	const char *name;
+	size_t cap;
+	/* 1: that is it; 0: genuine, but not what is asked for; else not genuine */
+	int (*verify)(void *arg, const void *p, size_t len);
+	void *arg;
+	bool all; /* wait for every node, not only for enough of them */
+};
+
+/*
+ * 1 when a node has what verify looks for; 0 when as many nodes as meet every quorum say
+ * that they do not; -EAGAIN when too few answer.
+ */
+static int ask_nodes(struct volume *v, const struct ask *a)
+{
+	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1, without = 0;
+	int64_t deadline = now_ms() + ASK_MS;
+	struct node_wait w;
+	struct node_io *io;
+	bool found = false;
+	int err = 0;
+
+	node_wait_init(&w);
+	for (size_t i = 0; i < v->node_cnt && !err; i++) {
+		if (!node_readable(v->node[i]))
+			continue;
+		io = node_io_new(NODE_GET, a->name);
+		if (!io) {
+			err = -ENOMEM;
+			break;
+		}
+		io->len = a->cap + 1;
+		io->deadline_ms = deadline;
+		io->tag = (unsigned)i;
+		node_wait_submit(&w, v->node[i], io);
+	}
+	while (!err && w.pending && (io = node_wait_next(&w, deadline))) {
+		if (io->err == -ENOENT) {
+			without++;
+		} else if (!io->err) {
+			int got = io->got > a->cap ? -EBADMSG
+						   : a->verify(a->arg, io->buf, io->got);
+			if (got == 1)
+				found = true;
+			else if (got == 0)
+				without++;
+			else if (got == -EBADMSG)
+				node_lied(v->node[io->tag], a->name);
+			else
+				err = got;
+		}
+		node_io_unref(io);
+		if (!a->all && (found || without >= need))
+			break;
+	}
+	node_wait_release(&w);
+	if (err)
+		return err;
+	return found ? 1 : without >= need ? 0 : -EAGAIN;
+}
+
+/* --- takeovers --- */
+
+struct marker_ask {
+	struct volume *v;
+	const uint8_t *owner_pk;
+	uint16_t old;
+	uint64_t number;
+	uint16_t by;	/* found; of two at once the higher */
+	uint16_t other; /* found: one that is not `mine` */
+	uint16_t mine;
+};
+
+static int marker_verify(void *arg, const void *p, size_t len)
+{
+	struct marker_ask *q = arg;
+	struct hist_marker m;
+
+	int err = hist_marker_open(q->v->keys, q->owner_pk, p, len, &m);
+	if (err)
+		return err;
+	if (m.old != q->old || m.number != q->number)
+		return -EBADMSG;
+	q->by = HF_MAX(q->by, m.by);
+	if (m.by != q->mine)
+		q->other = m.by;
+	return 1;
+}
+
+static int marker_ask(struct marker_ask *q, bool all)
+{
+	char name[BLOB_NAME_CAP];
+	struct ask a = {name, MARKER_CAP, marker_verify, q, all};
+
+	keys_log_name(q->v->keys, 't', q->old, q->number, name);
+	q->by = q->other = 0;
+	return ask_nodes(q->v, &a);
+}
+
+int history_check(struct volume *v, uint16_t device, const uint8_t owner_pk[32], uint16_t *by)
+{
+	struct marker_ask q = {.v = v, .owner_pk = owner_pk, .old = device};
+	bool taken = false;
+
+	for (; q.number < TAKEOVER_TRY; q.number++) {
+		int got = marker_ask(&q, false);
+		if (got != 1)
+			/* That it was taken is certain, whoever has it now. */
+			return taken ? 1 : got;
+		taken = true;
+		*by = q.by;
+	}
+	return 1;
+}
+
+int history_takeover(struct volume *v, const struct owner *o, uint16_t old, uint16_t by)
+{
+	struct marker_ask q = {.v = v, .owner_pk = o->ed_pk, .old = old, .mine = by};
+	char name[BLOB_NAME_CAP];
+	struct buf obj = {0};
+
+	for (; q.number < TAKEOVER_TRY; q.number++) {
+		int err = marker_ask(&q, false);
+		if (err < 0) {
+			buf_release(&obj);
+			return err;
+		}
+		if (err == 1 && q.other)
+			continue;
+		struct hist_marker m = {.old = old, .by = by, .number = q.number};
+		err = hist_marker_seal(v->keys, o, &m, &obj);
+		if (!err) {
+			keys_log_name(v->keys, 't', old, q.number, name);
+			err = spread_blob(v, name, obj.p, obj.len, v->quorum, NULL);
+		}
+		/* Another recovery at the same moment? Then both go for the next number. */
+		if (!err)
+			err = marker_ask(&q, true);
+		if (err != 1 || !q.other) {
+			buf_release(&obj);
+			return err < 0 ? err : 0;
+		}
+	}
+	buf_release(&obj);
+	return log_fail(-EBADMSG, "device %u has been taken over %d times", old, TAKEOVER_TRY);
+}
+
+/* --- is this an old copy of our own state? --- */
+
+struct ahead_ask {
+	struct volume *v;
+	struct hist_device self;
+	const char *name;
+	uint64_t seq;
+	bool later;
+	char names[256][BLOB_NAME_CAP]; /* snapshot roots */
+	unsigned name_cnt;
+};
+
+static int ahead_verify(void *arg, const void *p, size_t len)
+{
+	struct ahead_ask *q = arg;
+	struct hist_object o;
+
+	int err = hist_object_open(q->v->keys, &q->self, 1, p, len, &o);
+	if (err == -ENOKEY)
+		return 0; /* another device's: its key is not known here */
+	if (err)
+		return err == -ENOTSUP ? 0 : err;
+	err = hist_name_is(q->v->keys, &o.head, q->name) ? 0 : -EBADMSG;
+	if (!err && o.head.device == q->self.number)
+		q->later |= (o.head.snapshot ? o.head.snap_to : o.head.seq) > q->seq;
+	hist_object_release(&o);
+	return err ? err : q->later;
+}
+
+static int ahead_blob(void *arg, const void *p, size_t len)
+{
+	int got = ahead_verify(arg, p, len);
+
+	return got > 0 ? 0 : got;
+}
+
+static int ahead_name(void *arg, const char *name, unsigned copies)
+{
+	struct ahead_ask *q = arg;
+
+	(void)copies;
+	if (q->name_cnt < sizeof q->names / sizeof q->names[0] && strlen(name) < BLOB_NAME_CAP)
+		strcpy(q->names[q->name_cnt++], name);
+	return 0;
+}
+
+int history_ahead(struct volume *v, uint16_t device, uint64_t seq)
+{
+	char name[BLOB_NAME_CAP];
+	unsigned answered;
+
+	struct ahead_ask *q = calloc(1, sizeof *q);
+	if (!q)
+		return -ENOMEM;
+	q->v = v;
+	q->seq = seq;
+	q->self.number = device;
+	q->name = name;
+	memcpy(q->self.ed_pk, keys_device_pk(v->keys), sizeof q->self.ed_pk);
+	keys_log_name(v->keys, 'c', device, seq + 1, name);
+	struct ask a = {name, COMMIT_CAP, ahead_verify, q, false};
+	int got = ask_nodes(v, &a);
+
+	/* It may be trimmed already: then a snapshot of ours reaches beyond. */
+	int err = got == 0 ? gather_list(v, "l/s", &answered, ahead_name, q) : 0;
+	for (unsigned i = 0; got == 0 && !err && i < q->name_cnt && !q->later; i++) {
+		struct buf b = {0};
+		q->name = q->names[i];
+		/* One that cannot be read says nothing. */
+		gather_blob(v, q->names[i], COMMIT_CAP, ahead_blob, q, &b);
+		buf_release(&b);
+	}
+	if (got == 0)
+		got = err < 0 ? err : q->later;
+	free(q);
+	return got;
+}
+
+/* --- genuine or not --- */
+
+int history_verify_blob(void *hist_verify, const char *name, const void *p, size_t len)
+{
+	const struct hist_verify *hv = hist_verify;
+	char want[BLOB_NAME_CAP];
+	int err = -EBADMSG;
+
+	if (strncmp(name, "v/h", 3) == 0)
+		return header_verify(keys_vol(hv->v->keys), hv->owner_pk, name, p, len);
+	if (strncmp(name, "l/t", 3) == 0) {
+		struct hist_marker m;
+		err = hist_marker_open(hv->v->keys, hv->owner_pk, p, len, &m);
+		if (err)
+			return err;
+		keys_log_name(hv->v->keys, 't', m.old, m.number, want);
+		return strcmp(want, name) ? -EBADMSG : 0;
+	}
+	if (strncmp(name, "l/", 2) == 0) {
+		struct hist_object o;
+		err = hist_object_open(hv->v->keys, hv->dev, hv->dev_cnt, p, len, &o);
+		if (err)
+			return err == -ENOKEY ? -EBADMSG : err;
+		err = hist_name_is(hv->v->keys, &o.head, name) ? 0 : -EBADMSG;
+		hist_object_release(&o);
+	}
+	return err;
+}
+
+/* --- the pure decoder --- */
+
+static int collect(void *arg, struct rd *r)
+{
+	struct buf *b = arg;
+
+	buf_put(b, r->p, rd_left(r));
+	return b->err;
+}
+
+int history_open(const struct keys *k, const struct hist_device *dev, size_t dev_cnt,
+		 const void *p, size_t len, struct hist_head *head, struct buf *inline_records,
+		 struct seg_place **parts, size_t *part_cnt)
+{
+	struct hist_object o;
+	struct rec_reader *rr;
+
+	int err = hist_object_open(k, dev, dev_cnt, p, len, &o);
+	if (err)
+		return err == -ENOKEY ? -EBADMSG : err;
+	buf_reset(inline_records);
+	if (!o.part_cnt) {
+		err = rec_reader_new(&rr, o.raw_len, collect, inline_records);
+		if (!err)
+			err = rec_reader_feed(rr, o.z.p, o.z.len);
+		if (!err)
+			err = rec_reader_end(rr);
+		rec_reader_free(rr);
+	}
+	if (!err) {
+		*head = o.head;
+		o.head.seen = NULL;
+		*parts = o.part;
+		*part_cnt = o.part_cnt;
+		o.part = NULL;
+	}
+	hist_object_release(&o);
+	return err;
+}
