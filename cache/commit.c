@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What becomes durable when: rows are flushed into the open transaction, cache files are
+ * synced before the rows that name their bytes, callers share COMMITs.
+ */
+#include <stdlib.h>
+#include <time.h>
+#include "cache/data.h"
+#include "cache/db.h"
+#include "cache/meta.h"
+
+#define SYNC_ROUNDS    3
+#define IDLE_MS	       5000
+#define IDLE_WAL_PAGES 256
+#define FLUSH_SMALL    ((uint64_t)4 << 20)
+#define FLUSH_INODES   4096
+
+/* --- flush --- */
+
+static bool unsynced(const struct store *st, const struct inode *in)
+{
+	return in->flags & INODE_LARGE && (in->unsynced || in->syncing) && !st->opts.skip_sync;
+}
+
+int store_flush_inode_locked(struct store *st, struct inode *in)
+{
+	int err = 0;
+
+	if (st->failed)
+		return -EIO;
+	if (!in->dirty || in->gone)
+		return 0;
+	if (S_ISREG(in->mode))
+		err = data_flush_inode_locked(st, in);
+	if (!err)
+		err = inode_write_locked(st, in, true);
+	if (err)
+		return store_fail_locked(st, err, "writing an inode");
+	in->sync_soon = false;
+	in->withheld_ms = 0;
+	inode_clean_locked(st, in);
+	return 0;
+}
+
+int store_flush_locked(struct store *st, bool all)
+{
+	size_t left = 0;
+	int err = 0;
+
+	if (st->failed)
+		return -EIO;
+	for (struct inode *in = st->dirty_head, *next; in && !err; in = next) {
+		/* The next one is dirty, hence pinned: it outlives this one's last put. */
+		next = in->dirty_next;
+		if (all || !unsynced(st, in)) {
+			err = store_flush_inode_locked(st, in);
+			continue;
+		}
+		left++;
+		if (!in->withheld_ms)
+			in->withheld_ms = now_ms();
+		err = inode_write_locked(st, in, false);
+		if (err)
+			store_fail_locked(st, err, "writing an inode");
+	}
+	st->dirty_left = left;
+	return err;
+}
+
+void store_pressure_locked(struct store *st)
+{
+	if (st->small_bytes > FLUSH_SMALL || st->dirty_cnt > st->dirty_left + FLUSH_INODES)
+		store_flush_locked(st, false);
+}
+
+void store_pressure(struct store *st)
+{
+	pthread_mutex_lock(&st->meta);
+	store_pressure_locked(st);
+	pthread_mutex_unlock(&st->meta);
+}
+
+/* --- syncing of larger files --- */
+
+/* One fdatasync and, unless a write came between, the row.  1: a write came between. */
+static int sync_once(struct store *st, struct inode *in)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&st->meta);
+	if (!in->dirty || in->gone || !unsynced(st, in)) {
+		err = store_flush_inode_locked(st, in);
+		pthread_mutex_unlock(&st->meta);
+		return err;
+	}
+	if (st->failed) {
+		pthread_mutex_unlock(&st->meta);
+		return -EIO;
+	}
+	in->sync_gen += in->unsynced;
+	in->unsynced = false;
+	in->syncing++;
+	unsigned gen = in->sync_gen;
+	pthread_mutex_unlock(&st->meta);
+	err = data_fsync_file(st, in);
+	pthread_mutex_lock(&st->meta);
+	in->syncing--;
+	if (err) {
+		/* The kernel may have dropped the pages: a second fdatasync would lie. */
+		in->unsynced = true;
+		if (!in->io_err)
+			in->io_err = (uint32_t)-err;
+		store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
+		err = -EIO;
+	} else if (in->unsynced || in->sync_gen != gen) {
+		/* Written since; a later fdatasync that covers it may still be under way. */
+		err = 1;
+	} else {
+		err = store_flush_inode_locked(st, in);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return err;
+}
+
+int store_sync_inode(struct store *st, struct inode *in, bool wait)
+{
+	int err = 1;
+
+	/* Without the lock first: the long part then delays nobody. */
+	for (int i = 0; i < SYNC_ROUNDS && err > 0; i++)
+		err = sync_once(st, in);
+	if (err <= 0)
+		return err;
+	if (wait)
+		pthread_rwlock_wrlock(&in->io);
+	else if (pthread_rwlock_trywrlock(&in->io))
+		return -EAGAIN;
+	do {
+		err = sync_once(st, in);
+	} while (wait && err > 0);
+	pthread_rwlock_unlock(&in->io);
+	return err > 0 ? -EAGAIN : err;
+}
+
+static bool must_sync(const struct store *st, const struct inode *in, enum store_sync which,
+		      int64_t now)
+{
+	if (!unsynced(st, in))
+		return false;
+	if (which == SYNC_ALL || in->sync_soon)
+		return true;
+	if (which == SYNC_SOON)
+		return false;
+	return now - in->written_ms >= 1000 ||
+	       (in->withheld_ms && now - in->withheld_ms >= WITHHELD_MAX_MS);
+}
+
+int store_sync(struct store *st, enum store_sync which)
+{
+	struct buf list = {0};
+	int64_t now = now_ms();
+	int err = 0;
+
+	pthread_mutex_lock(&st->meta);
+	for (struct inode *in = st->dirty_head; in; in = in->dirty_next) {
+		if (!must_sync(st, in, which, now))
+			continue;
+		size_t before = list.len;
+		buf_put(&list, &in, sizeof in);
+		if (list.len > before)
+			in->pin++;
+	}
+	pthread_mutex_unlock(&st->meta);
+	for (size_t i = 0; i < list.len; i += sizeof(struct inode *)) {
+		struct inode *in;
+		memcpy(&in, list.p + i, sizeof in);
+		int e = err ? 0 : store_sync_inode(st, in, which == SYNC_ALL);
+		if (e && e != -EAGAIN)
+			err = e;
+		inode_put(st, in);
+	}
+	if (!err)
+		err = list.err;
+	buf_release(&list);
+	return err;
+}
+
+/* --- group commit --- */
+
+static bool any_soon(const struct store *st)
+{
+	for (const struct inode *in = st->dirty_head; in; in = in->dirty_next)
+		if (must_sync(st, in, SYNC_SOON, 0))
+			return true;
+	return false;
+}
+
+static void commit_lead(struct store *st, enum db_checkpoint ckpt)
+{
+	for (int i = 0; i < SYNC_ROUNDS && any_soon(st); i++) {
+		pthread_mutex_unlock(&st->meta);
+		store_sync(st, SYNC_SOON);
+		pthread_mutex_lock(&st->meta);
+	}
+	/* From here to the COMMIT meta is held: all who drew a ticket by now are covered. */
+	uint64_t target = st->commit_seq;
+	if (store_flush_locked(st, false))
+		return;
+	if (st->txn_dirty && db_commit_locked(st, ckpt))
+		return;
+	st->commit_done = target;
+}
+
+static int commit_group(struct store *st, uint64_t ticket, enum db_checkpoint ckpt)
+{
+	while (st->commit_done < ticket && !st->failed) {
+		if (st->committing) {
+			pthread_cond_wait(&st->commit_cond, &st->meta);
+			continue;
+		}
+		st->committing = true;
+		commit_lead(st, ckpt);
+		st->committing = false;
+		pthread_cond_broadcast(&st->commit_cond);
+	}
+	return st->failed ? -EIO : 0;
+}
+
+static bool wal_large(const struct store *st, int factor)
+{
+	return st->dbx->wal_pages > st->dbx->wal_limit * factor;
+}
+
+int store_commit(struct store *st)
+{
+	uint64_t ticket = atomic_fetch_add(&st->commit_seq, 1) + 1;
+
+	pthread_mutex_lock(&st->meta);
+	/* The checkpoint is the commit thread's, unless there is none or it cannot follow. */
+	bool own = wal_large(st, st->running ? 4 : 1);
+	int err = commit_group(st, ticket, own ? DB_CKPT_PASSIVE : DB_CKPT_NONE);
+	if (wal_large(st, 1))
+		pthread_cond_signal(&st->thread_cond);
+	pthread_mutex_unlock(&st->meta);
+	return err;
+}
+
+int store_commit_all(struct store *st)
+{
+	int err = store_sync(st, SYNC_ALL);
+	int err2 = store_commit(st);
+
+	return err ? err : err2;
+}
+
+void store_commit_soon(struct store *st)
+{
+	pthread_mutex_lock(&st->meta);
+	st->commit_now = true;
+	pthread_cond_signal(&st->thread_cond);
+	pthread_mutex_unlock(&st->meta);
+}
+
+static struct timespec deadline_in(unsigned ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += (long)(ms % 1000) * 1000000;
+	if (ts.tv_nsec >= 1000000000) {
+		ts.tv_sec++;
+		ts.tv_nsec -= 1000000000;
+	}
+	return ts;
+}
+
+static bool commit_wanted(const struct store *st)
+{
+	return !st->failed && (st->txn_dirty || st->dirty_cnt);
+}
+
+/* Nothing is dirty: waits until something is; empties a WAL that nobody uses meanwhile. */
+static void commit_idle(struct store *st)
+{
+	if (st->failed || st->dbx->wal_pages <= IDLE_WAL_PAGES) {
+		pthread_cond_wait(&st->thread_cond, &st->meta);
+		return;
+	}
+	struct timespec until = deadline_in(IDLE_MS);
+	int rc = 0;
+	while (!rc && !st->stopping && !commit_wanted(st))
+		rc = pthread_cond_timedwait(&st->thread_cond, &st->meta, &until);
+	if (rc == ETIMEDOUT && !commit_wanted(st) && !st->committing && !st->failed)
+		db_commit_locked(st, DB_CKPT_TRUNCATE);
+}
+
+void *commit_main(void *arg)
+{
+	struct store *st = arg;
+
+	pthread_setname_np(pthread_self(), "commit");
+	pthread_mutex_lock(&st->meta);
+	while (!st->stopping) {
+		if (!commit_wanted(st)) {
+			st->commit_now = false;
+			commit_idle(st);
+			continue;
+		}
+		struct timespec until = deadline_in(st->opts.commit_ms);
+		int rc = 0;
+		while (!rc && !st->stopping && !st->commit_now && commit_wanted(st) &&
+		       !wal_large(st, 1))
+			rc = pthread_cond_timedwait(&st->thread_cond, &st->meta, &until);
+		if (st->stopping || !commit_wanted(st))
+			continue;
+		st->commit_now = false;
+		pthread_mutex_unlock(&st->meta);
+		store_sync(st, SYNC_DUE);
+		uint64_t ticket = atomic_fetch_add(&st->commit_seq, 1) + 1;
+		pthread_mutex_lock(&st->meta);
+		commit_group(st, ticket, wal_large(st, 1) ? DB_CKPT_PASSIVE : DB_CKPT_NONE);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return NULL;
+}

@@ -1,0 +1,142 @@
+-- The local database.  Times are nanoseconds since 1970, sizes bytes.  See FORMAT.md.
+-- epoch: every cut ends one; a row with chg above the published epoch is not published yet.
+CREATE TABLE kv(
+  k TEXT PRIMARY KEY,
+  v NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE inode(
+  ino INTEGER PRIMARY KEY,
+  mode INTEGER NOT NULL,
+  uid INTEGER NOT NULL,
+  gid INTEGER NOT NULL,
+  nlink INTEGER NOT NULL,
+  rdev INTEGER NOT NULL,
+  size INTEGER NOT NULL,
+  atime INTEGER NOT NULL,
+  mtime INTEGER NOT NULL,
+  ctime INTEGER NOT NULL,
+  btime INTEGER NOT NULL,
+  parent INTEGER NOT NULL,  -- of a directory, else 0
+  flags INTEGER NOT NULL,   -- INODE_* of store.h
+  chg INTEGER NOT NULL,     -- epoch of the last change
+  dchg INTEGER NOT NULL,    -- epoch of the last change of contents, 0 never
+  born INTEGER NOT NULL,    -- epoch of creation
+  mask INTEGER NOT NULL,    -- REC_CH_* since the last publication
+  target BLOB               -- of a symlink
+);
+CREATE INDEX inode_chg ON inode(chg);
+CREATE INDEX inode_orphan ON inode(ino) WHERE nlink = 0;
+-- hash: keyed 63-bit hash of the name, the readdir cookie; the key is in kv.
+CREATE TABLE dirent(
+  parent INTEGER NOT NULL,
+  hash INTEGER NOT NULL,
+  name BLOB NOT NULL,
+  ino INTEGER NOT NULL,
+  lid INTEGER NOT NULL,     -- this creation of the name
+  mode INTEGER NOT NULL,    -- file type bits
+  chg INTEGER NOT NULL,     -- epoch of creation
+  PRIMARY KEY(parent, hash, name)
+) WITHOUT ROWID;
+-- Names made since the last publication, in order; rows whose name has gone are stale.
+CREATE TABLE newlink(
+  id INTEGER PRIMARY KEY,
+  epoch INTEGER NOT NULL,
+  parent INTEGER NOT NULL,
+  hash INTEGER NOT NULL,
+  lid INTEGER NOT NULL
+);
+-- Published names (kind 1: id = lid) and inodes (kind 2: id = ino) that have gone since.
+CREATE TABLE tomb(
+  id INTEGER NOT NULL,
+  kind INTEGER NOT NULL,
+  epoch INTEGER NOT NULL,
+  parent INTEGER,
+  name BLOB,
+  PRIMARY KEY(kind, id)
+) WITHOUT ROWID;
+CREATE TABLE xattr(
+  ino INTEGER NOT NULL,
+  name BLOB NOT NULL,
+  value BLOB NOT NULL,
+  PRIMARY KEY(ino, name)
+) WITHOUT ROWID;
+-- Contents of small files that are here.
+CREATE TABLE small(
+  ino INTEGER PRIMARY KEY,
+  bytes BLOB NOT NULL
+);
+-- Contents of small files of a cut that changed before they were packed.
+CREATE TABLE capture(
+  ino INTEGER PRIMARY KEY,
+  bytes BLOB NOT NULL
+);
+-- Larger files: what is here and what is not published, per 64 MiB of file (range.h).
+CREATE TABLE span(
+  ino INTEGER NOT NULL,
+  chunk INTEGER NOT NULL,
+  map BLOB NOT NULL,
+  PRIMARY KEY(ino, chunk)
+) WITHOUT ROWID;
+-- Parts of clean files that may have been overwritten since: dirty after an unclean stop.
+CREATE TABLE intent(
+  ino INTEGER NOT NULL,
+  part INTEGER NOT NULL,
+  PRIMARY KEY(ino, part)
+) WITHOUT ROWID;
+-- Where bytes are on the nodes.
+CREATE TABLE extent(
+  ino INTEGER NOT NULL,
+  off INTEGER NOT NULL,
+  len INTEGER NOT NULL,
+  seg INTEGER NOT NULL,
+  seg_off INTEGER NOT NULL,
+  PRIMARY KEY(ino, off)
+) WITHOUT ROWID;
+CREATE TABLE segment(
+  seg INTEGER PRIMARY KEY,
+  id BLOB NOT NULL UNIQUE,
+  kind INTEGER NOT NULL,    -- 1 data, 2 records of a commit or snapshot, 3 inline
+  k INTEGER NOT NULL,
+  m INTEGER NOT NULL,
+  cell_log2 INTEGER NOT NULL,
+  cps INTEGER NOT NULL,
+  len INTEGER NOT NULL,
+  nodes BLOB NOT NULL,      -- u16 a shard
+  missing INTEGER NOT NULL, -- shards that are nowhere
+  chg INTEGER NOT NULL,     -- epoch of the last change of its places
+  seq INTEGER NOT NULL,     -- kind 2: the commit it belongs to
+  data BLOB                 -- kind 3
+);
+CREATE INDEX segment_missing ON segment(seg) WHERE missing > 0;
+CREATE INDEX segment_chg ON segment(chg);
+-- The commit that was built and may be on some nodes already.  At most one row.
+CREATE TABLE pending(
+  seq INTEGER PRIMARY KEY,
+  epoch INTEGER NOT NULL,
+  head BLOB NOT NULL,
+  object BLOB NOT NULL
+);
+-- What the pending commit says of contents: extents that become true when it is published.
+CREATE TABLE staged(
+  ino INTEGER NOT NULL,
+  off INTEGER NOT NULL,
+  len INTEGER NOT NULL,
+  seg INTEGER NOT NULL,
+  seg_off INTEGER NOT NULL,
+  PRIMARY KEY(ino, off)
+) WITHOUT ROWID;
+CREATE TABLE node(
+  number INTEGER PRIMARY KEY,
+  url TEXT NOT NULL,
+  member INTEGER NOT NULL,
+  chg INTEGER NOT NULL
+);
+CREATE TABLE device(
+  number INTEGER PRIMARY KEY,
+  role INTEGER NOT NULL,
+  ed_pk BLOB NOT NULL,
+  cert BLOB NOT NULL,
+  seq INTEGER NOT NULL,     -- newest commit applied
+  hash BLOB NOT NULL,
+  chg INTEGER NOT NULL
+);

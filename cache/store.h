@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * store: the local side of a mounted volume: the database, the inode cache, the data files.
+ *
+ * Local truth (rules L1-L6):
+ *  L1 a committed row never names bytes that are not on the disk
+ *  L2 fsync()==0 => its row is committed
+ *  L3 a segment id, and so a nonce, is used for one content only
+ *  L4 dirty bytes are released only after the publication itself is committed locally
+ *  L5 bytes called clean equal the published bytes, across any crash
+ *  L6 ENOSPC is said before a write is accepted
+ *
+ * Threads and locks, in the order in which they may be taken:
+ *  1. inode->io     rwlock: contents of one inode against truncate, evict, capture.
+ *                   Two inodes (copy_file_range): by ascending ino.
+ *  2. st->meta      mutex: SQLite, every field of every inode that is not marked otherwise,
+ *                   the inode cache, the ranges.  Held for microseconds; never while waiting
+ *                   for the network or for inode->io.
+ *  3. st->space     mutex: figures of free space.
+ * Who holds inode->io may call store_commit: the commit never waits for an inode->io (it
+ * only tries).  It calls data_fsync_file with that lock held or not, never with st->meta;
+ * data_fsync_file therefore takes neither an inode->io nor, while it syncs, st->meta.
+ * All SQL runs on one connection in one open transaction, committed by the commit thread
+ * every second (or when asked: fsync) under st->meta.
+ *
+ * Attributes live in the struct inode while it is dirty and are written to the row before a
+ * COMMIT (store_flush).  The row of a large inode whose new bytes are not synced yet is
+ * left as it was (withheld) by the timed commit, unless it was renamed or linked since
+ * (sync_soon), has not been written for a second or is withheld for WITHHELD_MAX_MS: then
+ * it is synced first (L1).  Attributes and link count of a withheld inode are written all
+ * the same, only its contents stay as they were; one that has no row yet gets that of an
+ * empty file.
+ *
+ * When the database fails (I/O error, full, corrupt) the store is `failed`: every change
+ * and every fsync returns -EIO (-EROFS for changes) until it is opened again; reads go on.
+ */
+#ifndef HOLDFAST_CACHE_STORE_H
+#define HOLDFAST_CACHE_STORE_H
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include "cache/range.h"
+#include "net/volume.h"
+
+#define INO_ROOT      1u
+#define SMALL_MAX     (64u << 10) /* larger contents get a cache file of their own */
+#define DEVICE_SHIFT  40
+#define INTENT_PART   ((uint64_t)1 << 20)
+#define WITHHELD_MAX_MS 5000
+
+/* inode.flags, stored */
+#define INODE_LARGE	 1u  /* contents in a cache file and spans; else in a row of `small` */
+#define INODE_SMALL_HAVE 2u  /* !LARGE: the bytes are here (row or in->small); size 0: set */
+#define INODE_SMALL_DIRTY 4u /* !LARGE: they are not published */
+#define INODE_XATTR	 8u  /* has xattrs */
+#define INODE_ACL	 16u /* has system.posix_acl_access or _default */
+#define INODE_CAP	 32u /* has security.capability */
+
+struct datafile;
+struct cut;
+
+struct inode {
+	uint64_t ino;
+	struct inode *hash_next, *lru_prev, *lru_next, *dirty_prev, *dirty_next;
+	unsigned pin;		/* inode_get - inode_put, and one while dirty */
+	uint32_t mode, uid, gid, nlink, flags, mask;
+	uint64_t rdev, size, parent;
+	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+	uint64_t chg, dchg, born;
+	bool dirty;		/* in-memory state is newer than the row */
+	bool sync_soon;		/* renamed or linked: sync before the next commit */
+	/*
+	 * The cache file has bytes that no fdatasync covered.  Set after the pwrite, with the
+	 * size and the spans.  Only store_sync_inode clears it, before data_fsync_file, so that
+	 * a write meanwhile sets it again; `syncing` counts those calls that are under way,
+	 * `sync_gen` those that began with new bytes.
+	 */
+	bool unsynced;
+	unsigned syncing, sync_gen;
+	bool gone;		/* reaped: the row is deleted */
+	bool stored;		/* has a row; new inodes get theirs with the next flush */
+	bool reap;		/* goes with the last pin if it has no name then */
+	bool attr_dirty;	/* changes that a withheld inode's row gets too */
+	int64_t withheld_ms;	/* withheld since, now_ms(); 0 not */
+	int64_t written_ms;	/* last write, now_ms() */
+	uint32_t io_err;	/* sticky: a write-back of this inode failed (errno) */
+	/* contents */
+	pthread_rwlock_t io;
+	uint8_t *small;		/* bytes not yet in the row; size bytes; NULL when in the row */
+	struct ranges *spans;	/* LARGE; NULL: not loaded */
+	struct datafile *file;	/* LARGE; data.c's */
+	uint64_t read_next;	/* sequential reader: where the next read would begin */
+	uint32_t read_run;	/* how many reads came in sequence */
+};
+
+struct store_opts {
+	const char *dir;	 /* the volume's state directory */
+	uint64_t cache_size;	 /* bytes of file contents to keep; 0: default */
+	unsigned commit_ms;	 /* 0: 1000 */
+	bool fsync_remote;
+	bool skip_sync;		 /* negative control of tests: no fdatasync before COMMIT */
+	bool skip_capture;	 /* negative control: no copy of the cut before an overwrite */
+};
+
+struct store {
+	pthread_mutex_t meta;
+	sqlite3 *db;
+	struct volume *vol;	/* may be NULL (fsck, tests) */
+	struct db *dbx;		/* db.c: statements */
+	struct inode_cache *inodes;
+	struct data *data;	/* data.c: fd cache, read-ahead, eviction */
+	char *dir;
+	int dir_fd, lock_fd;
+	uint16_t device;
+	uint64_t epoch;		/* of changes made now; starts at 1 */
+	uint64_t published;	/* epoch up to which all is published */
+	uint64_t cut_epoch;	/* epoch of the cut in flight, 0 none */
+	uint64_t cut_pos;	/* small inodes up to this ino are packed already */
+	uint64_t next_ino, next_lid;
+	uint64_t small_bytes;	/* in-memory small contents not in rows */
+	/* Numbers below *_safe may be used: the database says so durably (see FORMAT.md). */
+	uint64_t ino_safe, ino_reserved, lid_safe, lid_reserved;
+	bool unclean;		/* the last stop was not a clean one; for data_open */
+	uint8_t name_key[16];	/* of the hash of names */
+	uint64_t hash_mask;	/* all ones; tests narrow it to make names collide */
+	uint64_t files;		/* inodes; whoever adds or removes rows of `inode` counts */
+	struct inode *dirty_head, *dirty_tail;
+	size_t dirty_cnt, dirty_left; /* left: withheld by the last flush */
+	bool txn_dirty;		/* rows were written since the last COMMIT */
+	bool committing;	/* somebody is the leader of a group commit */
+	bool commit_now;	/* store_commit_soon */
+	_Atomic uint64_t commit_seq; /* tickets of group commit, drawn without meta */
+	uint64_t commit_done;
+	pthread_cond_t thread_cond; /* the commit thread waits here, callers at commit_cond */
+	/* First change of each epoch that may be unpublished, oldest first. */
+	struct store_since {
+		uint64_t epoch;
+		int64_t ns;
+	} since[8];
+	unsigned since_cnt;
+	pthread_mutex_t space;
+	uint64_t space_reserve, space_margin, space_taken; /* guarded by space */
+	int64_t space_ms;
+	pthread_cond_t commit_cond;
+	pthread_t commit_thread;
+	bool running, stopping;
+	int failed;		/* -errno, with the reason in fail_msg */
+	char fail_msg[256];
+	struct store_opts opts;
+	uint64_t unpublished_bytes; /* dirty bytes; kept up to date by data.c */
+	uint64_t cached_bytes;	    /* bytes of contents on this disk */
+	void (*dirtied)(void *arg); /* publisher's wake-up; called with meta held, cheap */
+	void *dirtied_arg;
+	/* fsync_remote: waits until all of now is published; no lock held. */
+	int (*remote_sync)(void *arg);
+	void *remote_arg;
+	/* The tree changed beneath the kernel: fs/ invalidates. */
+	void (*inval)(void *arg, uint64_t ino, uint64_t parent, const char *name, size_t len);
+	void *inval_arg;
+};
+
+/*
+ * store_open: exclusive lock on the directory (-EBUSY: another process has it), the database
+ * (created when absent), quick_check and the intent rules after an unclean stop, reaping of
+ * nameless inodes.  -ENOTSUP: database of a newer version; -EBADMSG: corrupted (log line
+ * says what to do).  store_start starts the commit thread (after daemonizing).
+ * store_close commits everything, syncs, marks a clean stop.
+ */
+int store_open(struct store **out, const struct store_opts *o);
+int store_start(struct store *st);
+int store_close(struct store *st);
+
+/* A new volume's root directory; 0 also when there is one. */
+int store_init_root(struct store *st, uint32_t uid, uint32_t gid, uint32_t mode);
+/* The number of this device (kv); starts its inode and link numbers at 1.  meta held. */
+int store_set_device(struct store *st, uint16_t device);
+
+/*
+ * store_commit: what changed before the call is committed after it: all rows and names, not
+ * the contents of withheld inodes (fsync of a directory; data_sync after store_sync_inode;
+ * intents).  No lock but an inode->io may be held.
+ * store_commit_all: those too (syncfs, umount); no lock.  -EIO when the store is failed.
+ * The group: callers draw a ticket; the first becomes the leader and commits for all who
+ * came before its COMMIT began.
+ */
+int store_commit(struct store *st);
+int store_commit_all(struct store *st);
+/* Without waiting: the commit thread does it soon.  meta not held. */
+void store_commit_soon(struct store *st);
+/*
+ * Write dirty rows into the open transaction; meta held.  all: also those of unsynced large
+ * inodes (whose data the caller has synced).  _inode: this one alone, whatever it is.
+ */
+int store_flush_locked(struct store *st, bool all);
+int store_flush_inode_locked(struct store *st, struct inode *in);
+/*
+ * Syncs the cache file of a pinned inode and flushes its row, both as of one instant after
+ * the call began (L1).  wait: no lock is held, and -EAGAIN is no answer; else an inode->io
+ * may be held, and the row stays withheld, -EAGAIN, when writers are too busy.  -EIO: the
+ * store is failed, and so is the inode.
+ * fsync of a file is store_sync_inode(st, in, true), then store_commit(st).
+ */
+int store_sync_inode(struct store *st, struct inode *in, bool wait);
+/* The same for all (waiting for writers), those a timed commit takes, those a commit must. */
+enum store_sync { SYNC_SOON, SYNC_DUE, SYNC_ALL };
+int store_sync(struct store *st, enum store_sync which);
+/* Flushes when much is dirty, so that memory stays bounded: after a change, meta not held. */
+void store_pressure(struct store *st);
+void store_pressure_locked(struct store *st);
+/* Marks the store failed; returns err.  meta held. */
+int store_fail_locked(struct store *st, int err, const char *what);
+/* 0, or why changes are refused now: -EROFS when failed. meta held. */
+int store_writable_locked(const struct store *st);
+/* Numbers for a new inode or name; 0 when none can be had (the store is failed). meta held. */
+uint64_t store_new_ino_locked(struct store *st);
+uint64_t store_new_lid_locked(struct store *st);
+
+/* Settings in kv; blobs and integers.  meta held. -ENOENT when absent. */
+int store_get_u64(struct store *st, const char *k, uint64_t *v);
+int store_put_u64(struct store *st, const char *k, uint64_t v);
+int store_get_blob(struct store *st, const char *k, struct buf *out);
+int store_put_blob(struct store *st, const char *k, const void *p, size_t len);
+
+/*
+ * A prepared statement by its SQL text (a string literal: the pointer is the key), reset and
+ * unbound.  NULL when it cannot be prepared (the store is failed then).  meta held.
+ * store_step: SQLITE_ROW -> 1, SQLITE_DONE -> 0, else store_fail_locked -> -EIO.  A failed
+ * store executes no statement that writes.  A statement belongs to one place in the program:
+ * a nested call of that place would reset it.  Bound memory must last until store_run or the
+ * last store_step (SQLITE_STATIC).  Statements left in the middle are reset by the COMMIT.
+ */
+sqlite3_stmt *store_stmt(struct store *st, const char *sql);
+int store_step(struct store *st, sqlite3_stmt *s);
+int store_run(struct store *st, sqlite3_stmt *s); /* step to the end and reset; 0 or -EIO */
+
+/* -ENOSPC when `bytes` more on the local disk would eat the reserve (L6).  Cheap. */
+int store_space_for(struct store *st, uint64_t bytes);
+
+struct store_figures {
+	uint64_t unpublished_bytes, unpublished_files, cached_bytes, files;
+	int64_t oldest_ns; /* realtime of the oldest unpublished change, 0 none */
+};
+int store_figures(struct store *st, struct store_figures *out);
+
+#endif
