@@ -180,9 +180,9 @@ static int open_error(struct store *st, const char *path, int rc)
 	case SQLITE_NOTADB:
 	case SQLITE_CORRUPT:
 		return log_fail(-EBADMSG,
-				"%s is damaged (%s): move the volume's directory away and "
-				"run `holdfast recover` with the kit",
-				path, msg);
+				"%s is damaged (%s): `holdfast fsck NAME --rebuild` makes it "
+				"anew from the nodes and keeps what is here",
+				path, (rc & 0xff) == SQLITE_NOTADB ? "it is no database" : msg);
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
 		return log_fail(-EBUSY, "%s is in use by another program", path);

@@ -11,7 +11,6 @@
 #include "cache/meta.h"
 #include "net/record.h"
 
-#define XATTR_FLAGS (INODE_XATTR | INODE_ACL | INODE_CAP)
 
 /* --- hash and LRU --- */
 
@@ -337,6 +336,8 @@ static void since_mark(struct store *st)
 void inode_mark_locked(struct store *st, struct inode *in, unsigned mask)
 {
 	if (mask) {
+		if (in->chg <= st->published)
+			in->mask = 0;
 		in->chg = st->epoch;
 		if (mask & REC_CH_CONTENT)
 			in->dchg = st->epoch;
@@ -364,7 +365,7 @@ static int write_insert(struct store *st, const struct inode *in, bool contents_
 	if (!s)
 		return -EIO;
 	if (!contents_too)
-		flags = (flags & XATTR_FLAGS) | INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
+		flags = (flags & INODE_XATTRS) | INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
 	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 	sqlite3_bind_int64(s, 2, in->mode);
 	sqlite3_bind_int64(s, 3, in->uid);
@@ -429,8 +430,8 @@ static int write_attrs(struct store *st, const struct inode *in)
 	sqlite3_bind_int64(s, 6, in->atime_ns);
 	sqlite3_bind_int64(s, 7, in->ctime_ns);
 	sqlite3_bind_int64(s, 8, in->btime_ns);
-	sqlite3_bind_int64(s, 9, XATTR_FLAGS);
-	sqlite3_bind_int64(s, 10, in->flags & XATTR_FLAGS);
+	sqlite3_bind_int64(s, 9, INODE_XATTRS);
+	sqlite3_bind_int64(s, 10, in->flags & INODE_XATTRS);
 	sqlite3_bind_int64(s, 11, (int64_t)in->chg);
 	sqlite3_bind_int64(s, 12, in->mask & ~REC_CH_CONTENT);
 	return store_run(st, s);
@@ -475,7 +476,7 @@ void inode_reap_locked(struct store *st, struct inode *in)
 		in->gone = true;
 		if (S_ISREG(in->mode))
 			err = data_delete_locked(st, in);
-		if (!err && in->flags & XATTR_FLAGS)
+		if (!err && in->flags & INODE_XATTRS)
 			err = delete_by_ino(
 				st, store_stmt(st, "DELETE FROM xattr WHERE ino=?1"), in->ino);
 		if (!err && in->stored)

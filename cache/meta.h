@@ -100,6 +100,8 @@ int meta_setxattr(struct store *st, struct inode *in, const char *name, const vo
 int64_t meta_getxattr(struct store *st, struct inode *in, const char *name, struct buf *out);
 /* Names, each with its 0. */
 int meta_listxattr(struct store *st, struct inode *in, struct buf *out);
+/* Which of INODE_XATTRS says that an attribute of this name may be there. */
+uint32_t xattr_flag(const char *name, size_t len);
 int meta_removexattr(struct store *st, struct inode *in, const char *name);
 
 /* Counts for statfs. */

@@ -44,8 +44,8 @@ int ranges_next(struct ranges *r, uint64_t off, uint64_t to, unsigned mask, uint
  * means the row can go.  RG_CUT is stored as RG_DIRTY, RG_CMETA as RG_META.  After an error
  * of store everything counts as changed still.
  */
-int ranges_store(struct ranges *r, int (*store)(void *arg, uint64_t chunk, const struct buf *map),
-		 void *arg);
+int ranges_store(struct ranges *r,
+		 int (*store)(void *arg, uint64_t chunk, const struct buf *map), void *arg);
 bool ranges_dirty(const struct ranges *r); /* ranges_store would store something */
 /* Bytes with this one flag; kept up to date by every change. */
 uint64_t ranges_total(const struct ranges *r, unsigned flag);

@@ -109,6 +109,8 @@ CREATE TABLE segment(
 );
 CREATE INDEX segment_missing ON segment(seg) WHERE missing > 0;
 CREATE INDEX segment_chg ON segment(chg);
+-- Who uses inline segments: their local numbers begin at 2^40.
+CREATE INDEX extent_inline ON extent(seg) WHERE seg >= 1099511627776;
 -- The commit that was built and may be on some nodes already.  At most one row.
 CREATE TABLE pending(
   seq INTEGER PRIMARY KEY,

@@ -54,9 +54,10 @@
 #define INODE_LARGE	 1u  /* contents in a cache file and spans; else in a row of `small` */
 #define INODE_SMALL_HAVE 2u  /* !LARGE: the bytes are here (row or in->small); size 0: set */
 #define INODE_SMALL_DIRTY 4u /* !LARGE: they are not published */
-#define INODE_XATTR	 8u  /* has xattrs */
+#define INODE_XATTR	 8u  /* has xattrs other than these: */
 #define INODE_ACL	 16u /* has system.posix_acl_access or _default */
 #define INODE_CAP	 32u /* has security.capability */
+#define INODE_XATTRS	 (INODE_XATTR | INODE_ACL | INODE_CAP)
 
 struct datafile;
 struct cut;

@@ -14,13 +14,16 @@
 #define XATTR_SPACE 8192
 #define CAPABILITY  "security.capability"
 
-/* Which flag says that an attribute of this name may be there. */
-static uint32_t flag_of(const char *name)
+static bool is(const char *name, size_t len, const char *what)
 {
-	if (!strcmp(name, "system.posix_acl_access") ||
-	    !strcmp(name, "system.posix_acl_default"))
+	return len == strlen(what) && !memcmp(name, what, len);
+}
+
+uint32_t xattr_flag(const char *name, size_t len)
+{
+	if (is(name, len, "system.posix_acl_access") || is(name, len, "system.posix_acl_default"))
 		return INODE_ACL;
-	return !strcmp(name, CAPABILITY) ? INODE_CAP : INODE_XATTR;
+	return is(name, len, CAPABILITY) ? INODE_CAP : INODE_XATTR;
 }
 
 static int name_check(const char *name)
@@ -34,7 +37,7 @@ static int name_check(const char *name)
 static int64_t xattr_find(struct store *st, const struct inode *in, const char *name,
 			  struct buf *out)
 {
-	if (!(in->flags & flag_of(name)))
+	if (!(in->flags & xattr_flag(name, strlen(name))))
 		return -ENODATA;
 	sqlite3_stmt *s = store_stmt(st, "SELECT value FROM xattr WHERE ino=?1 AND name=?2");
 	if (!s)
@@ -57,7 +60,7 @@ static int64_t xattr_find(struct store *st, const struct inode *in, const char *
 /* Bytes of names and values of all attributes. */
 static int64_t xattr_total(struct store *st, const struct inode *in)
 {
-	if (!(in->flags & (INODE_XATTR | INODE_ACL | INODE_CAP)))
+	if (!(in->flags & INODE_XATTRS))
 		return 0;
 	sqlite3_stmt *s = store_stmt(st, "SELECT sum(length(name)+length(value)) FROM xattr "
 					 "WHERE ino=?1");
@@ -84,7 +87,7 @@ int xattr_put_locked(struct store *st, struct inode *in, const char *name, const
 	int err = store_run(st, s);
 	if (err)
 		return err;
-	in->flags |= flag_of(name);
+	in->flags |= xattr_flag(name, strlen(name));
 	inode_mark_locked(st, in, REC_CH_XATTR | REC_CH_TIMES);
 	return 0;
 }
@@ -149,7 +152,7 @@ static int list_locked(struct store *st, const struct inode *in, struct buf *out
 {
 	int err;
 
-	if (!(in->flags & (INODE_XATTR | INODE_ACL | INODE_CAP)))
+	if (!(in->flags & INODE_XATTRS))
 		return 0;
 	sqlite3_stmt *s = store_stmt(st, "SELECT name FROM xattr WHERE ino=?1 ORDER BY name");
 	if (!s)
@@ -179,10 +182,10 @@ static int flags_again(struct store *st, struct inode *in)
 	int err = list_locked(st, in, &names);
 
 	for (size_t at = 0; !err && at < names.len; at += strlen((char *)names.p + at) + 1)
-		flags |= flag_of((char *)names.p + at);
+		flags |= xattr_flag((char *)names.p + at, strlen((char *)names.p + at));
 	buf_release(&names);
 	if (!err)
-		in->flags = (in->flags & ~(INODE_XATTR | INODE_ACL | INODE_CAP)) | flags;
+		in->flags = (in->flags & ~INODE_XATTRS) | flags;
 	return err;
 }
 

@@ -337,9 +337,10 @@ static struct {
 	int fd;	      /* guarded by lock; standard error at first */
 	char *path;   /* guarded by lock; NULL while fd is standard error */
 	int64_t size; /* guarded by lock; bytes in the file */
+	bool took_stderr; /* guarded by lock */
 	_Atomic int level;
 	_Atomic bool quiet;
-} lg = {PTHREAD_MUTEX_INITIALIZER, STDERR_FILENO, NULL, 0, LOG_LVL_INFO, false};
+} lg = {PTHREAD_MUTEX_INITIALIZER, STDERR_FILENO, NULL, 0, false, LOG_LVL_INFO, false};
 
 static _Thread_local char last_error[LOG_LINE_CAP];
 
@@ -393,6 +394,15 @@ int log_to_file(const char *path)
 	return 0;
 }
 
+void log_take_stderr(void)
+{
+	pthread_mutex_lock(&lg.lock);
+	lg.took_stderr = lg.path != NULL;
+	if (lg.path)
+		dup2(lg.fd, STDERR_FILENO);
+	pthread_mutex_unlock(&lg.lock);
+}
+
 /* Under lg.lock.  When the new file cannot be made the old one is written on. */
 static void log_rotate(void)
 {
@@ -410,6 +420,8 @@ static void log_rotate(void)
 	close(lg.fd);
 	lg.fd = fd;
 	lg.size = size;
+	if (lg.took_stderr)
+		dup2(fd, STDERR_FILENO);
 }
 
 static void log_line(enum log_level lvl, const char *text)

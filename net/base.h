@@ -116,6 +116,7 @@ enum log_level { LOG_LVL_ERROR, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 void log_set_level(enum log_level lvl);
 void log_set_quiet(bool quiet); /* errors are only kept for log_last, not printed */
 int log_to_file(const char *path); /* from now on append there; rotated to .1 at 8 MiB */
+void log_take_stderr(void); /* assertions and libraries speak into the log file too */
 void log_msg(enum log_level lvl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int log_fail(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *log_last(void);

@@ -16,6 +16,7 @@ static void node_changed(struct node *n, void *arg)
 
 	(void)n;
 	pthread_mutex_lock(&v->lock);
+	pthread_cond_broadcast(&v->known);
 	void (*changed)(void *) = v->changed;
 	void *changed_arg = v->changed_arg;
 	pthread_mutex_unlock(&v->lock);
@@ -38,6 +39,11 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 	if (!v)
 		return -ENOMEM;
 	pthread_mutex_init(&v->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&v->known, &attr);
+	pthread_condattr_destroy(&attr);
 	node_wait_init(&v->watch_wait);
 	v->k = k;
 	v->m = m;
@@ -97,7 +103,26 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 		node_io_unref(io);
 	}
 	node_wait_release(&w);
+	pthread_mutex_lock(&v->lock);
+	v->verified = true;
+	pthread_cond_broadcast(&v->known);
+	pthread_mutex_unlock(&v->lock);
 	return err ? err : (int)volume_readable(v);
+}
+
+int volume_await(struct volume *v, unsigned need, int64_t deadline_ms)
+{
+	struct timespec ts = {.tv_sec = deadline_ms / 1000,
+			      .tv_nsec = deadline_ms % 1000 * 1000000};
+	int rc = 0;
+
+	if (volume_readable(v) >= need)
+		return 0;
+	pthread_mutex_lock(&v->lock);
+	while (!v->verified && !v->stopping && !rc && volume_readable(v) < need)
+		rc = pthread_cond_timedwait(&v->known, &v->lock, &ts);
+	pthread_mutex_unlock(&v->lock);
+	return volume_readable(v) >= need ? 0 : -ENODATA;
 }
 
 /* --- the watcher --- */
@@ -202,6 +227,7 @@ void volume_close(struct volume *v)
 	pthread_mutex_lock(&v->lock);
 	v->stopping = true;
 	v->changed = NULL;
+	pthread_cond_broadcast(&v->known);
 	pthread_mutex_unlock(&v->lock);
 	if (v->watching) {
 		node_wait_poke(&v->watch_wait);
@@ -218,6 +244,7 @@ void volume_close(struct volume *v)
 		seg_pool_free(v->pool);
 	keys_free(v->keys);
 	free(v->node);
+	pthread_cond_destroy(&v->known);
 	pthread_mutex_destroy(&v->lock);
 	free(v);
 }

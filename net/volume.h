@@ -38,6 +38,8 @@ struct volume {
 	bool watching;
 	struct node_wait watch_wait; /* also how the watcher is woken */
 	pthread_mutex_t lock;	     /* of all below */
+	pthread_cond_t known; /* readable nodes changed, or `verified` */
+	bool verified;	      /* volume_verify ended once: what is down now is down */
 	bool stopping;
 	bool poked; /* verify everything now */
 	void (*changed)(void *arg); /* a node came or went: repair may have work */
@@ -54,6 +56,11 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 		const struct node_spec *spec, size_t spec_cnt);
 /* Verifies all nodes in parallel until the deadline; returns how many are readable. */
 int volume_verify(struct volume *v, int64_t deadline_ms);
+/*
+ * Until nodes were verified for the first time nobody knows which are there: waits for the end
+ * of that, or until `need` are readable; 0, or -ENODATA when fewer are.
+ */
+int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
 /* Starts the watcher; cb is called whenever a node changed state. */
 int volume_start(struct volume *v, void (*changed)(void *arg), void *arg);
 void volume_close(struct volume *v);

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * cut: what goes into a commit or a snapshot.  The inside of publishing, shared by
+ *   stream.c    states from the database as a stream of records
+ *   cut.c       what is dirty at one instant, encoded in that instant
+ *   pack.c      contents into segments, spread two at a time
+ *   settle.c    a published cut made true locally; resuming one after a restart
+ *   publish.c   the publish thread and the public calls
+ *   snapshot.c  all states, while changes go on; trimming
+ *   mend.c      the mend thread: repair list, log objects, when to take snapshots
+ *
+ * Locks: after the three of store.h comes publisher->lock, the innermost.  No thread waits
+ * for the network with any of them held.
+ */
+#ifndef HOLDFAST_CACHE_CUT_H
+#define HOLDFAST_CACHE_CUT_H
+
+#include "cache/data.h"
+#include "cache/meta.h"
+#include "cache/publish.h"
+#include "net/gather.h"
+#include "net/spread.h"
+
+/* Local numbers of inline segments begin here, so that an index can find who uses them. */
+#define SEG_INLINE_BASE ((uint64_t)1 << 40)
+#define INLINE_CUT_MAX	(64u << 10) /* cuts with less data carry it in the commit */
+#define INLINE_KEEP_MAX (4u << 20)  /* inline bytes in all before they are repacked */
+/* staged.off of the row that says "this larger inode was in the cut" (len 0). */
+#define STAGED_MARK ((uint64_t)1 << 62)
+
+enum seg_kind { SEG_DATA = 1, SEG_RECORDS = 2, SEG_INLINE = 3 };
+
+/* A stream of records being written, with the segments introduced in it so far. */
+struct stream {
+	struct store *st;
+	struct rec_stamp stamp;
+	struct rec_writer *w;
+	struct buf rec; /* encoded, not yet in w */
+	uint32_t segs;	/* the next index */
+	struct stream_seg {
+		uint64_t seg;
+		uint32_t index;
+	} * slot; /* open addressing, a power of two, at most half full */
+	size_t slot_cap, slot_cnt;
+	struct buf xattrs;
+};
+int stream_init(struct stream *s, struct store *st, struct rec_stamp stamp);
+void stream_release(struct stream *s);
+/* Hands what is encoded to the writer once it is more than `limit` bytes. */
+int stream_push(struct stream *s, size_t limit);
+/* Appends the inode with its xattrs; r->target is given; meta held. */
+int stream_inode_locked(struct stream *s, struct rec_inode *r, uint32_t flags);
+/* The index of a local segment number; introduces the segment when it is new; meta held. */
+int stream_segment_locked(struct stream *s, uint64_t seg, uint32_t *index);
+/* A node row, a device row of a statement that selects all columns in their order. */
+int stream_nodes_locked(struct stream *s, uint64_t after_chg);
+int stream_devices_locked(struct stream *s, uint64_t after_chg);
+/* Columns 0..: INODE_COLS */
+#define INODE_COLS                                                                             \
+	"ino,mode,uid,gid,nlink,rdev,size,atime,mtime,ctime,btime,parent,flags,dchg,mask,"     \
+	"target"
+void inode_columns(sqlite3_stmt *q, struct rec_inode *r, uint32_t *flags, uint64_t *dchg);
+
+/* CONTENT records of one file, split at a bounded number of extents. */
+#define CONTENT_BATCH 4096u
+struct content {
+	struct buf *out;
+	struct rec_stamp stamp;
+	uint64_t ino, size;
+	uint32_t drop_cnt, ext_cnt;
+	struct rec_range drop[CONTENT_BATCH];
+	struct rec_extent ext[CONTENT_BATCH];
+};
+void content_begin(struct content *c, struct buf *out, struct rec_stamp stamp, uint64_t ino,
+		   uint64_t size);
+void content_drop(struct content *c, uint64_t off, uint64_t len);
+void content_add(struct content *c, const struct rec_extent *e);
+void content_end(struct content *c);
+/* The live extents of [off, end) as they are, added to c; meta held. */
+int content_live_locked(struct content *c, struct stream *s, uint64_t off, uint64_t end);
+
+/* Rows of `segment`; meta held. */
+int segment_insert_locked(struct store *st, uint64_t seg, const struct seg_place *place,
+			  enum seg_kind kind, uint64_t seq, uint64_t chg,
+			  const struct buf *data);
+int segment_nodes_locked(struct store *st, uint64_t seg, const struct seg_place *place,
+			 uint64_t chg);
+/* From a statement that selects SEGMENT_COLS beginning at column `col`. */
+#define SEGMENT_COLS "id,k,m,cell_log2,cps,len,nodes"
+int segment_columns(sqlite3_stmt *q, int col, struct seg_place *out);
+
+/* A cut: one per publisher at a time, owned by the publish thread. */
+struct cut {
+	struct publisher *p;
+	struct store *st;
+	struct stream s;
+	uint64_t epoch, seq, lamport, published; /* published: the epoch before */
+	uint64_t bytes;
+	uint64_t first_seg, first_inline;
+	bool repack, committed; /* committed: the pending row is in the database */
+	/* Larger inodes: pinned, and which ranges are to be packed. */
+	struct cut_file {
+		struct inode *in;
+		uint64_t ino, size;
+		size_t span, span_cnt;
+		bool failed; /* its bytes could not be synced: it stays dirty */
+	} * file;
+	size_t file_cnt, file_cap;
+	struct cut_span {
+		uint64_t off, len;
+	} * span;
+	size_t span_cnt, span_cap;
+	/* Smaller ones by number, ascending. */
+	uint64_t *small;
+	size_t small_cnt, small_cap;
+};
+
+struct publisher {
+	struct store *st;
+	struct publish_opts opts;
+	pthread_t thread, mend;
+	bool thread_on, mend_on;
+
+	pthread_mutex_t lock; /* guards the rest */
+	pthread_cond_t cond;  /* CLOCK_MONOTONIC; everything that is waited for */
+	bool stopping;
+	_Atomic bool dirty;	    /* something changed since the last cut */
+	int64_t dirty_ms;	    /* when */
+	uint64_t pokes;		    /* nodes that came or went */
+	uint64_t want, begun, done; /* cuts: asked for, begun, published or found empty */
+	bool repack;		    /* the next cut repacks all inline segments */
+	uint64_t protect_want, protect_done; /* rounds of mending: asked for, found all whole */
+	uint64_t protect_cut, protect_pokes; /* as of the begin of the last such round */
+	int stopped; /* -ESTALE, for good */
+	struct publish_status status;
+	bool ready;		    /* begun: nobody took over, nothing is pending */
+	bool *node_was, *node_lost; /* mend thread: usable when last looked at; gone since */
+
+	uint64_t next_seg, next_inline; /* guarded by st->meta */
+
+	/* Tests look in here: non-zero ends the thread as a crash would. */
+	int (*stage)(void *arg, const char *name);
+	void *stage_arg;
+	unsigned slice; /* rows of a snapshot in one hold; 0: the usual number */
+	bool crashed;
+};
+
+/* publish.c */
+/* publish_start in two steps, so that a test can set p->stage between them. */
+int publish_prepare(struct publisher **out, struct store *st, const struct publish_opts *o);
+int publish_run(struct publisher *p);
+int publish_stage(struct publisher *p, const char *name);
+/* Waits for a node to come or go, at most ms; 0 or -ECANCELED.  Says why in the status. */
+int publish_pause(struct publisher *p, unsigned *backoff_ms, const char *why);
+void publish_reason(struct publisher *p, const char *why);
+bool publish_stopping(struct publisher *p);
+void publish_touch(struct publisher *p); /* something is to be published; meta may be held */
+/* Asks for a cut and waits for it, without a deadline; for the mend thread. */
+int publish_now(struct publisher *p, bool repack);
+/* The takeover check: 0, -ESTALE (stopped for good), -ECANCELED. */
+int publish_check(struct publisher *p);
+
+/* cut.c: 0 and *out NULL when there is nothing new. */
+int cut_take(struct publisher *p, struct cut **out);
+void cut_free(struct cut *c);
+
+/* pack.c */
+int pack_run(struct cut *c);
+
+/* settle.c */
+int settle_commit(struct cut *c);	/* builds, puts, applies */
+void settle_abandon(struct cut *c);	/* what was dirty is dirty again */
+int settle_resume(struct publisher *p); /* a pending commit of an earlier run */
+int settle_clean(struct publisher *p);	/* rows that an interrupted cut left behind */
+int settle_tidy(struct publisher *p, uint64_t epoch); /* tomb, newlink, inline segments */
+
+/* snapshot.c */
+bool snapshot_due(struct publisher *p);
+int snapshot_take(struct publisher *p);
+int snapshot_put(struct publisher *p); /* an interrupted one; 0 also when there is none */
+
+/* mend.c */
+void *mend_main(void *publisher);
+
+#endif

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "cache/datafile.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* --- names and descriptors --- */
+
+void cfile_name(uint64_t ino, enum cfile_kind k, char out[48])
+{
+	static const char *const suffix[CF_KINDS] = {"", ".cut", ".old"};
+
+	snprintf(out, 48, "%02x/%llx%s", (unsigned)(ino & 0xff), (unsigned long long)ino,
+		 suffix[k]);
+}
+
+static int cfile_open(struct data *d, uint64_t ino, enum cfile_kind k, bool create,
+		      bool *created)
+{
+	char name[48];
+
+	cfile_name(ino, k, name);
+	int fd = openat(d->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 || errno != ENOENT || !create)
+		return fd < 0 ? -errno : fd;
+	for (int i = 0; i < 2; i++) {
+		fd = openat(d->dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd >= 0) {
+			*created = true;
+			return fd;
+		}
+		if (errno != ENOENT)
+			break;
+		name[2] = 0;
+		if (mkdirat(d->dir_fd, name, 0700) < 0 && errno != EEXIST)
+			break;
+		if (fsync(d->dir_fd) < 0)
+			break;
+		name[2] = '/';
+	}
+	return -errno;
+}
+
+static void fd_unlink(struct data *d, struct cfile *c)
+{
+	if (c->prev)
+		c->prev->next = c->next;
+	else
+		d->fd_head = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	else
+		d->fd_tail = c->prev;
+	d->fd_cnt--;
+}
+
+static void fd_push(struct data *d, struct cfile *c)
+{
+	c->prev = NULL;
+	c->next = d->fd_head;
+	if (c->next)
+		c->next->prev = c;
+	else
+		d->fd_tail = c;
+	d->fd_head = c;
+	d->fd_cnt++;
+}
+
+/* Out of the cache; closed when nobody uses it. */
+static void fd_detach(struct data *d, struct cfile *c)
+{
+	fd_unlink(d, c);
+	*c->home = NULL;
+	c->home = NULL;
+	if (c->ref)
+		return;
+	close(c->fd);
+	free(c);
+}
+
+int cfile_get(struct store *st, struct inode *in, enum cfile_kind k, bool create,
+	      struct cfile **out)
+{
+	struct data *d = st->data;
+	struct datafile *f = in->file;
+	bool created = false;
+	int err = 0;
+
+	pthread_mutex_lock(&d->fd_lock);
+	struct cfile *c = f->fd[k];
+	if (c) {
+		c->ref++;
+		if (d->fd_head != c) {
+			fd_unlink(d, c);
+			fd_push(d, c);
+		}
+		goto out;
+	}
+	for (struct cfile *old = d->fd_tail, *prev; old && d->fd_cnt >= d->fd_max; old = prev) {
+		prev = old->prev;
+		if (!old->ref)
+			fd_detach(d, old);
+	}
+	c = calloc(1, sizeof *c);
+	if (!c) {
+		err = -ENOMEM;
+		goto out;
+	}
+	c->fd = cfile_open(d, in->ino, k, create, &created);
+	if (c->fd < 0) {
+		err = c->fd;
+		free(c);
+		goto out;
+	}
+	c->ref = 1;
+	c->home = &f->fd[k];
+	f->fd[k] = c;
+	fd_push(d, c);
+	if (created && k == CF_MAIN)
+		f->created = true;
+out:
+	pthread_mutex_unlock(&d->fd_lock);
+	*out = err ? NULL : c;
+	return err;
+}
+
+void cfile_put(struct store *st, struct cfile *c)
+{
+	if (!c)
+		return;
+	pthread_mutex_lock(&st->data->fd_lock);
+	if (!--c->ref && !c->home) {
+		close(c->fd);
+		free(c);
+	}
+	pthread_mutex_unlock(&st->data->fd_lock);
+}
+
+void cfile_drop(struct store *st, struct datafile *f, enum cfile_kind k)
+{
+	pthread_mutex_lock(&st->data->fd_lock);
+	if (f->fd[k])
+		fd_detach(st->data, f->fd[k]);
+	pthread_mutex_unlock(&st->data->fd_lock);
+}
+
+int cfile_unlink(struct store *st, uint64_t ino, enum cfile_kind k)
+{
+	char name[48];
+
+	cfile_name(ino, k, name);
+	if (unlinkat(st->data->dir_fd, name, 0) < 0 && errno != ENOENT)
+		return log_fail(-errno, "removing %s/data/%s: %s", st->dir, name,
+				strerror(errno));
+	return 0;
+}
+
+int cfile_write(int fd, const void *buf, size_t len, uint64_t off, size_t *done)
+{
+	size_t at = 0;
+	int err = 0;
+
+	while (at < len && !err) {
+		ssize_t n = pwrite(fd, (const uint8_t *)buf + at, len - at, (off_t)(off + at));
+		if (n > 0)
+			at += (size_t)n;
+		else if (n == 0)
+			err = -ENOSPC;
+		else if (errno != EINTR)
+			err = -errno;
+	}
+	if (done)
+		*done = at;
+	return err;
+}
+
+int cfile_read(int fd, void *buf, size_t len, uint64_t off)
+{
+	size_t at = 0;
+
+	while (at < len) {
+		ssize_t n = pread(fd, (uint8_t *)buf + at, len - at, (off_t)(off + at));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0) {
+			memset((uint8_t *)buf + at, 0, len - at);
+			break;
+		}
+		at += (size_t)n;
+	}
+	return 0;
+}
+
+/* --- syncing --- */
+
+int data_fsync_file(struct store *st, struct inode *in)
+{
+	struct cfile *c;
+
+	if (!st->data)
+		return 0;
+	pthread_mutex_lock(&st->meta);
+	if (!(in->flags & INODE_LARGE) || !in->file) {
+		pthread_mutex_unlock(&st->meta);
+		return 0;
+	}
+	struct datafile *f = in->file;
+	uint64_t gen = f->gen;
+	pthread_mutex_unlock(&st->meta);
+	if (st->opts.skip_sync)
+		goto synced;
+	int err = cfile_get(st, in, CF_MAIN, false, &c);
+	if (err == -ENOENT)
+		goto synced;
+	if (err)
+		return log_fail(-EIO, "inode %llx: opening its cache file to sync it: %s",
+				(unsigned long long)in->ino, strerror(-err));
+	/* A new name must be on the disk as well as the bytes. */
+	bool created = f->created;
+	f->created = false;
+	if (fdatasync(c->fd) < 0)
+		err = -errno;
+	cfile_put(st, c);
+	if (!err && created) {
+		char name[48];
+
+		cfile_name(in->ino, CF_MAIN, name);
+		name[2] = 0;
+		int fd = openat(st->data->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0 || fsync(fd) < 0)
+			err = -errno;
+		if (fd >= 0)
+			close(fd);
+	}
+	if (err)
+		return log_fail(-EIO, "inode %llx: syncing its cache file: %s",
+				(unsigned long long)in->ino, strerror(-err));
+synced:
+	pthread_mutex_lock(&st->meta);
+	f->synced_gen = HF_MAX(f->synced_gen, gen);
+	pthread_mutex_unlock(&st->meta);
+	return 0;
+}
+
+int datafile_sync_io(struct store *st, struct inode *in)
+{
+	pthread_mutex_lock(&st->meta);
+	bool need = in->file && in->file->gen != in->file->synced_gen;
+	pthread_mutex_unlock(&st->meta);
+	int err = need ? data_fsync_file(st, in) : 0;
+	pthread_mutex_lock(&st->meta);
+	if (err) {
+		if (!in->io_err)
+			in->io_err = EIO;
+		store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
+	} else {
+		in->unsynced = false;
+	}
+	pthread_mutex_unlock(&st->meta);
+	return err;
+}
+
+void datafile_wrote_locked(struct inode *in)
+{
+	in->file->gen++;
+	in->unsynced = true;
+	in->written_ms = now_ms();
+}
+
+/* --- in memory --- */
+
+static void lru_unlink(struct data *d, struct datafile *f)
+{
+	if (!f->on_lru)
+		return;
+	if (f->lru_prev)
+		f->lru_prev->lru_next = f->lru_next;
+	else
+		d->lru_head = f->lru_next;
+	if (f->lru_next)
+		f->lru_next->lru_prev = f->lru_prev;
+	else
+		d->lru_tail = f->lru_prev;
+	f->on_lru = false;
+}
+
+void datafile_touch_locked(struct store *st, struct inode *in)
+{
+	struct data *d = st->data;
+	struct datafile *f = in->file;
+
+	if (d->lru_head == f)
+		return;
+	lru_unlink(d, f);
+	f->lru_prev = NULL;
+	f->lru_next = d->lru_head;
+	if (f->lru_next)
+		f->lru_next->lru_prev = f;
+	else
+		d->lru_tail = f;
+	d->lru_head = f;
+	f->on_lru = true;
+}
+
+static void datafile_free_locked(struct store *st, struct inode *in)
+{
+	struct datafile *f = in->file;
+
+	if (!f)
+		return;
+	for (unsigned k = 0; k < CF_KINDS; k++)
+		cfile_drop(st, f, k);
+	lru_unlink(st->data, f);
+	ranges_free(f->intended);
+	ranges_free(f->cutinfo);
+	free(f);
+	in->file = NULL;
+}
+
+static int load_spans(struct store *st, struct inode *in)
+{
+	struct ranges *r;
+	int err = ranges_new(&r), got = 0;
+
+	if (err)
+		return err;
+	sqlite3_stmt *s =
+		store_stmt(st, "SELECT chunk, map FROM span WHERE ino = ? ORDER BY chunk");
+	if (!s)
+		err = -EIO;
+	else
+		sqlite3_bind_int64(s, 1, (sqlite3_int64)in->ino);
+	while (!err && (got = store_step(st, s)) == 1) {
+		sqlite3_int64 chunk = sqlite3_column_int64(s, 0);
+		const void *p = sqlite3_column_blob(s, 1);
+
+		err = ranges_add(r, (uint64_t)chunk, p, (size_t)sqlite3_column_bytes(s, 1));
+		if (err == -EBADMSG)
+			err = store_fail_locked(st, -EIO, "a row of `span` is damaged");
+	}
+	if (s)
+		sqlite3_reset(s);
+	if (!err && got < 0)
+		err = got;
+	if (err)
+		ranges_free(r);
+	else
+		in->spans = r;
+	return err;
+}
+
+static int load_intents(struct store *st, struct inode *in, struct datafile *f)
+{
+	int err = 0, got = 0;
+
+	sqlite3_stmt *s = store_stmt(st, "SELECT part FROM intent WHERE ino = ?");
+	if (!s)
+		return -EIO;
+	sqlite3_bind_int64(s, 1, (sqlite3_int64)in->ino);
+	while (!err && (got = store_step(st, s)) == 1) {
+		uint64_t part = (uint64_t)sqlite3_column_int64(s, 0);
+		if (part < DATA_MAX / INTENT_PART)
+			err = ranges_set(f->intended, part * INTENT_PART, INTENT_PART, RG_HAVE,
+					 0);
+	}
+	sqlite3_reset(s);
+	return err ? err : got;
+}
+
+int datafile_load_locked(struct store *st, struct inode *in)
+{
+	int err = 0;
+
+	if (!in->file) {
+		struct datafile *f = calloc(1, sizeof *f);
+		if (!f)
+			return -ENOMEM;
+		f->in = in;
+		f->ext_gen = UINT64_MAX;
+		err = ranges_new(&f->intended);
+		if (!err && in->flags & INODE_LARGE)
+			err = load_intents(st, in, f);
+		if (err) {
+			ranges_free(f->intended);
+			free(f);
+			return err;
+		}
+		in->file = f;
+	}
+	if (in->flags & INODE_LARGE && !in->spans)
+		err = load_spans(st, in);
+	return err;
+}
+
+void data_evict_inode_locked(struct store *st, struct inode *in)
+{
+	small_free_locked(st, in);
+	ranges_free(in->spans);
+	in->spans = NULL;
+	datafile_free_locked(st, in);
+}
+
+static int store_map(void *arg, uint64_t chunk, const struct buf *map)
+{
+	void *const *a = arg;
+	struct store *st = a[0];
+	const struct inode *in = a[1];
+	sqlite3_stmt *s;
+
+	if (map->len)
+		s = store_stmt(st,
+			       "INSERT OR REPLACE INTO span(ino, chunk, map) VALUES(?, ?, ?)");
+	else
+		s = store_stmt(st, "DELETE FROM span WHERE ino = ? AND chunk = ?");
+	if (!s)
+		return -EIO;
+	sqlite3_bind_int64(s, 1, (sqlite3_int64)in->ino);
+	sqlite3_bind_int64(s, 2, (sqlite3_int64)chunk);
+	if (map->len)
+		sqlite3_bind_blob64(s, 3, map->p, map->len, SQLITE_STATIC);
+	return store_run(st, s);
+}
+
+int data_flush_inode_locked(struct store *st, struct inode *in)
+{
+	if (in->flags & INODE_LARGE) {
+		void *arg[] = {st, in};
+		int err = in->spans ? ranges_store(in->spans, store_map, arg) : 0;
+
+		/* Only now that the spans are rows may the small bytes go. */
+		if (!err && in->file && in->file->small_row) {
+			err = small_delete_locked(st, in->ino);
+			in->file->small_row = err != 0;
+		}
+		return err;
+	}
+	if (!in->small)
+		return 0;
+	int err = in->size ? small_store_locked(st, in->ino, in->small, in->size)
+			   : small_delete_locked(st, in->ino);
+	if (!err)
+		small_free_locked(st, in);
+	return err;
+}
+
+static int delete_rows(struct store *st, uint64_t ino, sqlite3_stmt *s)
+{
+	if (!s)
+		return -EIO;
+	sqlite3_bind_int64(s, 1, (sqlite3_int64)ino);
+	return store_run(st, s);
+}
+
+int data_delete_locked(struct store *st, struct inode *in)
+{
+	struct account before = {0};
+	int err = 0;
+
+	if (in->flags & INODE_LARGE)
+		err = datafile_load_locked(st, in);
+	else
+		err = small_capture_locked(st, in);
+	if (err)
+		return err;
+	before = account_of(in);
+	if (!(in->flags & INODE_LARGE) || in->file->small_row)
+		err = small_delete_locked(st, in->ino);
+	/* Small contents that were never published have no row but that one. */
+	bool rows = in->flags & INODE_LARGE ||
+		    in->born <= HF_MAX(st->published, st->cut_epoch) ||
+		    !(in->flags & INODE_SMALL_DIRTY);
+	if (!err && rows)
+		err = delete_rows(st, in->ino,
+				  store_stmt(st, "DELETE FROM span WHERE ino = ?"));
+	if (!err && rows)
+		err = delete_rows(st, in->ino,
+				  store_stmt(st, "DELETE FROM extent WHERE ino = ?"));
+	if (!err && rows)
+		err = delete_rows(st, in->ino,
+				  store_stmt(st, "DELETE FROM intent WHERE ino = ?"));
+	if (err)
+		return err;
+	data_extents_changed_locked(st, in->ino);
+	st->cached_bytes -= HF_MIN(st->cached_bytes, before.cached);
+	st->unpublished_bytes -= HF_MIN(st->unpublished_bytes, before.unpublished);
+	/* The committed row names the file's bytes until the next commit: it goes after it. */
+	if (in->flags & INODE_LARGE)
+		err = keeper_trim_locked(st, in->ino);
+	in->size = 0;
+	return err;
+}
+
+/* --- figures --- */
+
+void data_extents_changed_locked(struct store *st, uint64_t ino)
+{
+	if (st->data)
+		st->data->ext_gen[ino % EXT_GENS]++;
+}
+
+struct account account_of(const struct inode *in)
+{
+	if (!(in->flags & INODE_LARGE))
+		return (struct account){in->flags & INODE_SMALL_HAVE ? in->size : 0,
+					in->flags & INODE_SMALL_DIRTY ? in->size : 0};
+	return (struct account){ranges_total(in->spans, RG_HAVE),
+				ranges_total(in->spans, RG_DIRTY) +
+					ranges_total(in->spans, RG_CUT)};
+}
+
+void account_settle_locked(struct store *st, const struct inode *in, struct account before)
+{
+	struct account now = account_of(in);
+
+	st->cached_bytes += now.cached;
+	st->cached_bytes -= HF_MIN(st->cached_bytes, before.cached);
+	st->unpublished_bytes += now.unpublished;
+	st->unpublished_bytes -= HF_MIN(st->unpublished_bytes, before.unpublished);
+	keeper_wake_locked(st);
+}
+
+uint64_t data_allocated_locked(struct store *st, struct inode *in)
+{
+	if (!S_ISREG(in->mode))
+		return 0;
+	if (!(in->flags & INODE_LARGE))
+		return in->size;
+	if (!st->data || datafile_load_locked(st, in))
+		return in->size;
+	struct datafile *f = in->file;
+	uint64_t gen = st->data->ext_gen[in->ino % EXT_GENS];
+	if (f->ext_gen != gen) {
+		sqlite3_stmt *s = store_stmt(st, "SELECT sum(len) FROM extent WHERE ino = ?");
+		if (!s)
+			return in->size;
+		sqlite3_bind_int64(s, 1, (sqlite3_int64)in->ino);
+		if (store_step(st, s) == 1)
+			f->ext_bytes = (uint64_t)sqlite3_column_int64(s, 0);
+		sqlite3_reset(s);
+		f->ext_gen = gen;
+	}
+	/* Unpublished bytes over older extents count twice until they are published. */
+	return HF_MIN(f->ext_bytes + account_of(in).unpublished, in->size);
+}
+
+int data_mark_locked(struct store *st, struct inode *in, bool kill_priv)
+{
+	int err = kill_priv ? inode_kill_priv_locked(st, in) : 0;
+
+	in->mtime_ns = in->ctime_ns = realtime_ns();
+	inode_mark_locked(st, in, REC_CH_CONTENT | REC_CH_TIMES);
+	return err;
+}

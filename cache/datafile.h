@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * datafile: the inside of data.h, shared by
+ *   datafile.c  cache files: names, descriptors, what is known of one in memory
+ *   small.c     contents in rows
+ *   data.c      reading and writing
+ *   resize.c    truncate, fallocate, small to large and back
+ *   copy.c      copy_file_range, SEEK_DATA
+ *   capture.c   bytes of the cut in flight, intents
+ *   fetch.c     bytes from the nodes, read-ahead
+ *   evict.c     giving bytes up; releasing space after a commit
+ *   extent.c    rows of `extent` and `segment`
+ *
+ * Locks, in the order of store.h with two more: inode->io, gate, st->meta, data->fd_lock.
+ * gate: writers of large files hold it shared from looking at the flags until they have set
+ * them, a cut is made with it held exclusively; so every write is whole in the cut or not
+ * in it.  Nobody waits for the network with it.
+ */
+#ifndef HOLDFAST_CACHE_DATAFILE_H
+#define HOLDFAST_CACHE_DATAFILE_H
+
+#include "cache/data.h"
+#include "cache/meta.h"
+#include "net/record.h"
+
+#define DATA_MAX	 ((uint64_t)1 << 62) /* no byte of a file is at or beyond */
+#define READ_DEADLINE_MS 30000
+#define READ_AHEAD	 ((uint64_t)16 << 20)
+#define READ_AHEAD_JOBS	 64
+#define READ_AHEAD_THREADS 2
+#define EXT_GENS	 1024
+
+/* The files of one inode. */
+enum cfile_kind { CF_MAIN, CF_CUT, CF_OLD, CF_KINDS };
+
+/* An open file; lives until it is out of the cache and nobody uses it. */
+struct cfile {
+	int fd;
+	unsigned ref;
+	struct cfile **home; /* where it hangs; NULL: dropped */
+	struct cfile *prev, *next;
+};
+
+/* Flags of datafile.cutinfo; RG_* values, for struct ranges needs those. */
+#define CI_CAPTURED RG_HAVE  /* the cut's bytes are in CF_CUT */
+#define CI_OLD	    RG_META  /* the cut's bytes are in CF_OLD */
+#define CI_PACKED   RG_CMETA /* the cut does not need them any more */
+
+/* What is known of one larger file in memory.  st->meta guards it but for fd[]. */
+struct datafile {
+	struct inode *in;
+	struct cfile *fd[CF_KINDS]; /* data->fd_lock */
+	struct ranges *intended;    /* RG_HAVE: the part has an intent */
+	struct ranges *cutinfo;	    /* while the inode is in a cut: CI_* */
+	uint64_t gen, synced_gen;   /* bytes written; as of the last fdatasync */
+	uint64_t wr_off, wr_end;    /* an overwrite of clean bytes under way */
+	uint64_t ext_bytes;	    /* sum of the extents, when ext_gen is current */
+	uint64_t ext_gen;
+	uint64_t ra_end;	    /* read-ahead was asked for up to here */
+	bool small_row;		    /* it was small and its row is still there */
+	_Atomic bool created;	    /* its name may not be on the disk yet */
+	bool on_lru;
+	struct datafile *lru_prev, *lru_next;
+};
+
+struct fetch_job {
+	uint64_t ino, off, end;
+};
+
+/* A range that a read-ahead thread is fetching. */
+struct fetch_busy {
+	uint64_t ino, off, end;
+	struct fetch_busy *next;
+};
+
+struct data {
+	int dir_fd;
+	pthread_mutex_t fd_lock;
+	struct cfile *fd_head, *fd_tail; /* newest first */
+	unsigned fd_cnt, fd_max;
+	pthread_rwlock_t gate;
+	/* st->meta guards the rest. */
+	uint64_t limit; /* of cached_bytes */
+	uint64_t ext_gen[EXT_GENS];
+	struct datafile *lru_head, *lru_tail; /* larger files read or written, newest first */
+	uint64_t scan_span, scan_small; /* where eviction looks next */
+	/* the keeper: eviction, and what waits for a commit */
+	uint64_t *trim; /* inodes whose file has bytes nothing refers to */
+	size_t trim_cnt, trim_cap;
+	bool evictable; /* something may have become clean since eviction found nothing */
+	pthread_cond_t keeper_cond;
+	pthread_t keeper, reader[READ_AHEAD_THREADS];
+	bool keeper_on;
+	unsigned reader_cnt;
+	bool stopping;
+	struct fetch_job job[READ_AHEAD_JOBS];
+	unsigned job_head, job_cnt;
+	struct fetch_busy *busy;
+	pthread_cond_t job_cond, busy_cond;
+	int64_t complained_ms; /* last log line about unreachable nodes */
+};
+
+/* --- datafile.c --- */
+
+/* in->file, and in->spans of a large one, with what the database knows. */
+int datafile_load_locked(struct store *st, struct inode *in);
+/* A descriptor of one of its files, held until cfile_put; -ENOENT without create. */
+int cfile_get(struct store *st, struct inode *in, enum cfile_kind k, bool create,
+	      struct cfile **out);
+void cfile_put(struct store *st, struct cfile *c);
+/* Out of the cache (the name is about to go). */
+void cfile_drop(struct store *st, struct datafile *f, enum cfile_kind k);
+void cfile_name(uint64_t ino, enum cfile_kind k, char out[48]);
+int cfile_unlink(struct store *st, uint64_t ino, enum cfile_kind k);
+/* All of it or -errno; *done (may be NULL): how much was written before the error. */
+int cfile_write(int fd, const void *buf, size_t len, uint64_t off, size_t *done);
+int cfile_read(int fd, void *buf, size_t len, uint64_t off); /* beyond the end: zeros */
+/* Everything in the file is on the disk; io held exclusively. */
+int datafile_sync_io(struct store *st, struct inode *in);
+/* The file got bytes at the end of a change: what D's rules of syncing want to know. */
+void datafile_wrote_locked(struct inode *in);
+void datafile_touch_locked(struct store *st, struct inode *in); /* newest of the LRU */
+void data_extents_changed_locked(struct store *st, uint64_t ino);
+
+/* What an inode adds to st->cached_bytes and st->unpublished_bytes. */
+struct account {
+	uint64_t cached, unpublished;
+};
+struct account account_of(const struct inode *in);
+/* To be called after a change, with what account_of said before it. */
+void account_settle_locked(struct store *st, const struct inode *in, struct account before);
+
+/* Times, set-id bits and the dirty list after a change of contents. */
+int data_mark_locked(struct store *st, struct inode *in, bool kill_priv);
+
+/* --- small.c --- */
+
+/* Contents into in->small, so that they may be changed.  -EAGAIN: they are not here. */
+int small_load_locked(struct store *st, struct inode *in);
+/* in->small becomes `size` bytes long, new ones zero; loaded before, or size 0. */
+int small_resize_locked(struct store *st, struct inode *in, uint64_t size);
+void small_free_locked(struct store *st, struct inode *in);
+/* The bytes of the row; -ENOENT when there is none. */
+int small_row_locked(struct store *st, uint64_t ino, uint8_t *to, uint64_t size);
+int small_store_locked(struct store *st, uint64_t ino, const uint8_t *p, uint64_t size);
+int small_delete_locked(struct store *st, uint64_t ino);
+/* If the cut in flight still needs the bytes as they are: keeps them in `capture`. */
+int small_capture_locked(struct store *st, struct inode *in);
+/* Gathers the contents of a small file that is not here; io held, meta not. */
+int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms);
+
+/* --- data.c --- */
+
+/* data_write with inode->io held exclusively. */
+int data_write_io(struct store *st, struct inode *in, const void *buf, size_t len, uint64_t off,
+		  bool kill_priv);
+int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, uint64_t off,
+		     int64_t deadline_ms);
+
+/* --- resize.c --- */
+
+/* A small file becomes a large one; io held exclusively, meta not; contents here or size 0. */
+int data_make_large(struct store *st, struct inode *in);
+/*
+ * [off, end) of a large file becomes a hole, or what `put` (extents, may be NULL) says;
+ * size_max != UINT64_MAX: the size becomes that; size_min: at least that.
+ */
+struct punch {
+	uint64_t off, end, size_set, size_min;
+	const struct extent *put;
+	size_t put_cnt;
+	bool kill_priv;
+};
+#define PUNCH_SIZE_KEEP UINT64_MAX
+int data_punch_io(struct store *st, struct inode *in, const struct punch *p);
+
+/* --- capture.c --- */
+
+/* Before [off, end) of a large file is overwritten; io and gate held. */
+int data_prepare_io(struct store *st, struct inode *in, uint64_t off, uint64_t end);
+int capture_range_io(struct store *st, struct inode *in, uint64_t off, uint64_t end);
+/* Before the whole file is given up: the cut keeps a second name of it.  *kept: it does. */
+int capture_whole_io(struct store *st, struct inode *in, bool *kept);
+void capture_free_locked(struct store *st, struct inode *in);
+
+/* --- fetch.c --- */
+
+/*
+ * Bytes [off, off+len) that lie within extent e: to buf, and into the cache file where they
+ * are still wanted there.  io held shared, meta not.
+ */
+int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint64_t off,
+	       size_t len, uint8_t *buf, int64_t deadline_ms);
+/* Plaintext of one extent, no cache file. */
+int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t deadline_ms);
+/* A read of [off, end) happened: read-ahead when it is one of a sequence. */
+void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end);
+/* The range is being fetched by read-ahead. */
+bool fetch_busy_locked(const struct data *d, uint64_t ino, uint64_t off, uint64_t *end);
+void *fetch_main(void *store);
+
+/* --- evict.c --- */
+
+void keeper_wake_locked(struct store *st); /* if there is too much in the cache */
+int keeper_trim_locked(struct store *st, uint64_t ino); /* soon, after a commit */
+void keeper_drain(struct store *st); /* does what is queued, now */
+void *keeper_main(void *store);
+/* Punches what no span calls HAVE in [off, end) out of the cache file; io held exclusively
+ * and the spans committed. */
+int cfile_punch(struct store *st, struct inode *in, uint64_t off, uint64_t end);
+
+#endif

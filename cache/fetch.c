@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "cache/datafile.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include "net/gather.h"
+
+#define COMPLAIN_MS 10000
+
+/* --- one extent --- */
+
+struct source {
+	struct seg_place place;
+	struct buf inl;
+	bool is_inline;
+};
+
+static int source_open(struct store *st, const struct extent *e, struct source *s)
+{
+	*s = (struct source){0};
+	pthread_mutex_lock(&st->meta);
+	int err = segment_place_locked(st, e->seg, &s->place, &s->inl, &s->is_inline);
+	if (!err && (e->seg_off > s->place.geom.len || e->len > s->place.geom.len - e->seg_off))
+		err = store_fail_locked(st, -EIO, "an extent ends behind its segment");
+	pthread_mutex_unlock(&st->meta);
+	return err;
+}
+
+/* Nobody should wait for a deadline when it is known that too few nodes are there. */
+static int reachable(struct store *st, int64_t deadline_ms)
+{
+	bool complain;
+
+	if (st->vol && !volume_await(st->vol, st->vol->k, deadline_ms))
+		return 0;
+	unsigned n = st->vol ? volume_readable(st->vol) : 0;
+	pthread_mutex_lock(&st->meta);
+	int64_t now = now_ms();
+	complain = !st->data->complained_ms || now - st->data->complained_ms >= COMPLAIN_MS;
+	if (complain)
+		st->data->complained_ms = now;
+	pthread_mutex_unlock(&st->meta);
+	if (complain)
+		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n,
+			st->vol ? st->vol->k : 1);
+	return -ENODATA;
+}
+
+static int source_read(struct store *st, const struct source *s, uint32_t off, uint32_t len,
+		       uint8_t *buf, int64_t deadline_ms)
+{
+	if (s->is_inline) {
+		memcpy(buf, s->inl.p + off, len);
+		return 0;
+	}
+	int err = reachable(st, deadline_ms);
+	return err ? err : gather_read(st->vol, &s->place, off, len, buf, deadline_ms);
+}
+
+int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t deadline_ms)
+{
+	struct source s;
+	int err = source_open(st, e, &s);
+
+	if (!err)
+		err = source_read(st, &s, e->seg_off, (uint32_t)e->len, buf, deadline_ms);
+	buf_release(&s.inl);
+	return err;
+}
+
+/* --- keeping what came --- */
+
+struct gap {
+	uint64_t off, end;
+};
+
+/* Parts of [off, end) that still are what e says and are not here yet. */
+static int gaps_locked(struct store *st, struct inode *in, const struct extent *e, uint64_t off,
+		       uint64_t end, struct buf *out)
+{
+	struct extent now;
+
+	if (in->gone || !(in->flags & INODE_LARGE) || st->failed)
+		return 0;
+	int got = datafile_load_locked(st, in);
+	if (!got)
+		got = extent_at_locked(st, in->ino, off, &now);
+	if (got <= 0)
+		return got;
+	if (now.off > off || now.off + now.len < end || now.seg != e->seg ||
+	    now.seg_off + (off - now.off) != e->seg_off + (off - e->off))
+		return 0;
+	while (off < end) {
+		struct gap g = {off, end};
+		unsigned flags;
+
+		ranges_at(in->spans, off, end, &flags, &g.end);
+		if (!(flags & RG_HAVE))
+			buf_put(out, &g, sizeof g);
+		off = g.end;
+	}
+	return out->err;
+}
+
+/*
+ * Published bytes [off, end) into the cache file.  io held, so that nobody writes there.
+ * Failing is no harm: the reader has its bytes.
+ */
+static void keep(struct store *st, struct inode *in, const struct extent *e, uint64_t off,
+		 uint64_t end, const uint8_t *p)
+{
+	struct buf list = {0};
+	struct cfile *c = NULL;
+	int err = store_space_for(st, end - off);
+
+	if (!err) {
+		pthread_mutex_lock(&st->meta);
+		err = gaps_locked(st, in, e, off, end, &list);
+		pthread_mutex_unlock(&st->meta);
+	}
+	if (!err && list.len)
+		err = cfile_get(st, in, CF_MAIN, true, &c);
+	for (size_t i = 0; i < list.len && !err; i += sizeof(struct gap)) {
+		struct gap g;
+
+		memcpy(&g, list.p + i, sizeof g);
+		err = cfile_write(c->fd, p + (g.off - off), (size_t)(g.end - g.off), g.off,
+				  NULL);
+	}
+	cfile_put(st, c);
+	if (err || !list.len) {
+		buf_release(&list);
+		return;
+	}
+	pthread_mutex_lock(&st->meta);
+	struct account before = account_of(in);
+	for (size_t i = 0; i < list.len && !err; i += sizeof(struct gap)) {
+		struct gap g;
+
+		memcpy(&g, list.p + i, sizeof g);
+		err = ranges_set(in->spans, g.off, g.end - g.off, RG_HAVE, 0);
+	}
+	datafile_wrote_locked(in);
+	st->data->evictable = true;
+	inode_mark_locked(st, in, 0);
+	account_settle_locked(st, in, before);
+	pthread_mutex_unlock(&st->meta);
+	buf_release(&list);
+}
+
+int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint64_t off,
+	       size_t len, uint8_t *buf, int64_t deadline_ms)
+{
+	struct source s;
+	int err = source_open(st, e, &s);
+
+	assert(off >= e->off && off + len <= e->off + e->len);
+	if (err)
+		goto out;
+	/* Whole cells come anyway; take of them what belongs to this extent. */
+	uint64_t cell = seg_cell(&s.place.geom);
+	uint64_t at = e->seg_off + (off - e->off), end = at + len;
+	at = HF_MAX(at / cell * cell, (uint64_t)e->seg_off);
+	end = HF_MIN((end + cell - 1) / cell * cell, e->seg_off + e->len);
+	uint64_t from = e->off + (at - e->seg_off), to = e->off + (end - e->seg_off);
+	uint8_t *p = from == off && to == off + len ? buf : malloc((size_t)(to - from));
+	if (!p) {
+		err = -ENOMEM;
+		goto out;
+	}
+	err = source_read(st, &s, (uint32_t)at, (uint32_t)(end - at), p, deadline_ms);
+	if (!err) {
+		keep(st, in, e, from, to, p);
+		if (p != buf)
+			memcpy(buf, p + (off - from), len);
+	}
+	if (p != buf)
+		free(p);
+out:
+	buf_release(&s.inl);
+	return err;
+}
+
+/* --- read-ahead --- */
+
+bool fetch_busy_locked(const struct data *d, uint64_t ino, uint64_t off, uint64_t *end)
+{
+	for (const struct fetch_busy *b = d->busy; b; b = b->next) {
+		if (b->ino == ino && b->off <= off && off < b->end) {
+			*end = b->end;
+			return true;
+		}
+	}
+	return false;
+}
+
+void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end)
+{
+	struct data *d = st->data;
+	struct datafile *f = in->file;
+
+	if (off != in->read_next) {
+		in->read_run = 0;
+		f->ra_end = 0;
+	} else if (in->read_run < UINT32_MAX) {
+		in->read_run++;
+	}
+	in->read_next = end;
+	if (in->read_run < 2 || !d->reader_cnt || d->job_cnt == READ_AHEAD_JOBS ||
+	    end + READ_AHEAD / 2 <= f->ra_end || f->ra_end >= in->size)
+		return;
+	if (ranges_total(in->spans, RG_HAVE) >= in->size)
+		return;
+	uint64_t from = HF_MAX(end, f->ra_end), to = HF_MIN(from + READ_AHEAD, in->size), stop;
+	f->ra_end = to;
+	if (from >= to)
+		return;
+	unsigned flags;
+	ranges_at(in->spans, from, to, &flags, &stop);
+	if (flags & RG_HAVE && stop == to)
+		return;
+	d->job[(d->job_head + d->job_cnt++) % READ_AHEAD_JOBS] =
+		(struct fetch_job){in->ino, from, to};
+	pthread_cond_signal(&d->job_cond);
+}
+
+struct ahead {
+	struct store *st;
+	struct inode *in;
+	const struct extent *e;
+	struct fetch_busy *busy;
+};
+
+static int ahead_sink(void *arg, uint32_t off, const uint8_t *p, uint32_t len)
+{
+	struct ahead *a = arg;
+	struct store *st = a->st;
+	uint64_t from = a->e->off + (off - a->e->seg_off);
+
+	/* Who writes to the file now may be waiting for us: never wait for io here. */
+	if (!pthread_rwlock_tryrdlock(&a->in->io)) {
+		keep(st, a->in, a->e, from, from + len, p);
+		pthread_rwlock_unlock(&a->in->io);
+	}
+	pthread_mutex_lock(&st->meta);
+	a->busy->off = from + len;
+	bool stop = st->data->stopping || a->in->gone;
+	pthread_cond_broadcast(&st->data->busy_cond);
+	pthread_mutex_unlock(&st->meta);
+	return stop ? -ECANCELED : 0;
+}
+
+/* [off, end) of extent e; meta not held. */
+static int ahead_piece(struct store *st, struct inode *in, const struct extent *e,
+		       struct fetch_busy *busy)
+{
+	struct ahead a = {st, in, e, busy};
+	uint32_t at = e->seg_off + (uint32_t)(busy->off - e->off);
+	uint32_t len = (uint32_t)(busy->end - busy->off);
+	struct source s;
+	int err = source_open(st, e, &s);
+
+	if (!err && s.is_inline)
+		err = ahead_sink(&a, at, s.inl.p + at, len);
+	else if (!err && !(err = reachable(st, now_ms() + READ_DEADLINE_MS)))
+		err = gather_stream(st->vol, &s.place, at, len, ahead_sink, &a,
+				    now_ms() + READ_DEADLINE_MS);
+	buf_release(&s.inl);
+	return err;
+}
+
+/* The next part of the job that is on the nodes: 1; 0 none. */
+static int ahead_next_locked(struct store *st, struct inode *in, struct fetch_job *j,
+			     struct extent *e, struct fetch_busy *busy)
+{
+	while (j->off < HF_MIN(j->end, in->size)) {
+		uint64_t stop, busy_end;
+		unsigned flags;
+
+		ranges_at(in->spans, j->off, j->end, &flags, &stop);
+		if (flags & RG_HAVE) {
+			j->off = stop;
+			continue;
+		}
+		if (fetch_busy_locked(st->data, in->ino, j->off, &busy_end)) {
+			j->off = busy_end;
+			continue;
+		}
+		int got = extent_at_locked(st, in->ino, j->off, e);
+		if (got <= 0)
+			return got;
+		if (e->off > j->off) {
+			j->off = e->off;
+			continue;
+		}
+		*busy = (struct fetch_busy){in->ino, j->off, HF_MIN(stop, e->off + e->len),
+					    NULL};
+		j->off = busy->end;
+		return 1;
+	}
+	return 0;
+}
+
+static void ahead_run_locked(struct store *st, struct fetch_job *j)
+{
+	struct data *d = st->data;
+	struct inode *in;
+	int err = inode_get_locked(st, j->ino, &in);
+
+	if (err)
+		return;
+	while (!err && !d->stopping && !in->gone && in->flags & INODE_LARGE &&
+	       !datafile_load_locked(st, in)) {
+		struct fetch_busy busy, **at;
+		struct extent e;
+
+		if (ahead_next_locked(st, in, j, &e, &busy) != 1)
+			break;
+		busy.next = d->busy;
+		d->busy = &busy;
+		pthread_mutex_unlock(&st->meta);
+		err = ahead_piece(st, in, &e, &busy);
+		pthread_mutex_lock(&st->meta);
+		for (at = &d->busy; *at != &busy; at = &(*at)->next)
+			;
+		*at = busy.next;
+		pthread_cond_broadcast(&d->busy_cond);
+	}
+	inode_put_locked(st, in);
+}
+
+void *fetch_main(void *arg)
+{
+	struct store *st = arg;
+	struct data *d = st->data;
+
+	pthread_setname_np(pthread_self(), "read-ahead");
+	pthread_mutex_lock(&st->meta);
+	while (!d->stopping) {
+		if (!d->job_cnt) {
+			pthread_cond_wait(&d->job_cond, &st->meta);
+			continue;
+		}
+		struct fetch_job j = d->job[d->job_head];
+		d->job_head = (d->job_head + 1) % READ_AHEAD_JOBS;
+		d->job_cnt--;
+		ahead_run_locked(st, &j);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return NULL;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * member: the nodes and devices of the volume as rows, so that commits and snapshots carry
+ * them: whoever recovers from a node that an old kit knows finds the others.
+ */
+#ifndef HOLDFAST_CACHE_MEMBER_H
+#define HOLDFAST_CACHE_MEMBER_H
+
+#include "cache/store.h"
+#include "net/record.h"
+
+/* What differs from the rows is written and goes out with the next cut.  0 or -EIO. */
+int member_put(struct store *st, const struct node_spec *node, size_t node_cnt,
+	       const struct rec_device *device, size_t device_cnt);
+
+#endif

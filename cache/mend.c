@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The mend thread: what is below its number of shards or copies is brought back to it when
+ * nodes allow, and snapshots are taken when the log has grown.  It waits for an event: a
+ * node that came or went, a commit, somebody who wants all of it protected.
+ */
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include "cache/cut.h"
+
+#define LIST_DEADLINE_MS (10 * 60 * 1000)
+#define RETRY_MS	 30000
+#define SLICE		 500
+
+static bool all_usable(struct volume *v)
+{
+	return volume_usable(v) == v->node_cnt;
+}
+
+/* Is there a usable node that holds no shard of the segment? */
+static bool has_candidate(struct volume *v, const struct seg_place *place)
+{
+	unsigned n = (unsigned)place->geom.k + place->geom.m;
+
+	for (size_t i = 0; i < v->node_cnt; i++) {
+		bool used = !node_usable(v->node[i]);
+
+		for (unsigned s = 0; s < n && !used; s++)
+			used = place->node[s] == node_number(v->node[i]);
+		if (!used)
+			return true;
+	}
+	return false;
+}
+
+/* The next segment of the repair list: 1, 0 at its end. */
+static int next_missing(struct store *st, uint64_t *seg, struct seg_place *place)
+{
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q =
+		store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE missing>0 "
+			       "AND seg>?1 ORDER BY seg LIMIT 1");
+	int r = -EIO;
+
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)*seg);
+		r = store_step(st, q);
+		if (r == 1) {
+			*seg = (uint64_t)sqlite3_column_int64(q, 0);
+			if (segment_columns(q, 1, place))
+				r = -EBADMSG;
+		}
+		sqlite3_reset(q);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return r;
+}
+
+/* Goes through the repair list once; *left = segments that are still on it. */
+static int repair_all(struct publisher *p, uint64_t *left)
+{
+	struct store *st = p->st;
+	struct seg_place place;
+	uint64_t seg = 0;
+	int r;
+
+	*left = 0;
+	while ((r = next_missing(st, &seg, &place)) == 1) {
+		if (publish_stopping(p))
+			return -ECANCELED;
+		if (!has_candidate(st->vol, &place)) {
+			(*left)++;
+			continue;
+		}
+		int missing = repair_segment(st->vol, &place, NULL);
+
+		if (missing < 0) {
+			if (missing != -EAGAIN && missing != -ENODATA)
+				log_warn("repairing segment %llu: %s", (unsigned long long)seg,
+					 strerror(-missing));
+			(*left)++;
+			continue;
+		}
+		*left += missing > 0;
+		/* The new places are published with the next cut. */
+		pthread_mutex_lock(&st->meta);
+		r = segment_nodes_locked(st, seg, &place, st->epoch);
+		publish_touch(p);
+		pthread_mutex_unlock(&st->meta);
+		if (r)
+			return r;
+	}
+	return r;
+}
+
+static uint64_t name_hash(const char *s)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3u;
+	return h;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Hashes of the names of all shards on a node, sorted. */
+static int list_node(struct node *n, uint64_t **out, size_t *cnt)
+{
+	struct node_wait w;
+	struct node_io *io = node_io_new(NODE_LIST, "s/");
+	int r;
+
+	*out = NULL;
+	*cnt = 0;
+	if (!io)
+		return -ENOMEM;
+	io->deadline_ms = now_ms() + LIST_DEADLINE_MS;
+	node_wait_init(&w);
+	node_wait_submit(&w, n, io);
+	io = node_wait_next(&w, now_ms() + LIST_DEADLINE_MS + 1000);
+	r = io ? io->err : -ETIMEDOUT;
+	if (!r && io->list.err)
+		r = io->list.err;
+	if (!r) {
+		for (size_t i = 0; i < io->list.len; i++)
+			*cnt += !io->list.p[i];
+		*out = malloc(HF_MAX(*cnt, (size_t)1) * sizeof **out);
+		r = *out ? 0 : -ENOMEM;
+	}
+	if (!r) {
+		const char *s = (const char *)io->list.p;
+
+		for (size_t i = 0; i < *cnt; i++, s += strlen(s) + 1)
+			(*out)[i] = name_hash(s);
+		qsort(*out, *cnt, sizeof **out, by_hash);
+	}
+	if (io)
+		node_io_unref(io);
+	node_wait_release(&w);
+	return r;
+}
+
+/* Segments after *seg up to `max`: shards that the node should have and has not. */
+static int check_slice(struct publisher *p, struct node *n, const uint64_t *have, size_t cnt,
+		       uint64_t *seg, uint64_t max, unsigned *lost)
+{
+	struct store *st = p->st;
+	struct {
+		uint64_t seg, chg;
+		struct seg_place place;
+	} row[32];
+	int rows = 0, seen = 0, more = 0, r = 0;
+
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q =
+		store_stmt(st, "SELECT seg,chg," SEGMENT_COLS " FROM segment WHERE "
+			       "seg>?1 AND seg<=?2 AND kind<>3 ORDER BY seg LIMIT 500");
+	if (!q)
+		r = -EIO;
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)*seg);
+		sqlite3_bind_int64(q, 2, (int64_t)max);
+	}
+	while (!r && rows < 32 && (more = store_step(st, q)) == 1) {
+		struct seg_place *pl = &row[rows].place;
+		bool gone = false;
+
+		seen++;
+		*seg = (uint64_t)sqlite3_column_int64(q, 0);
+		r = segment_columns(q, 2, pl);
+		for (unsigned i = 0; !r && i < (unsigned)pl->geom.k + pl->geom.m; i++) {
+			char name[BLOB_NAME_CAP];
+
+			if (pl->node[i] != node_number(n))
+				continue;
+			keys_shard_name(st->vol->keys, &pl->geom.id, i, pl->node[i], name);
+			uint64_t h = name_hash(name);
+
+			if (!bsearch(&h, have, cnt, sizeof h, by_hash)) {
+				pl->node[i] = NODE_NONE;
+				gone = true;
+			}
+		}
+		if (gone) {
+			row[rows].seg = *seg;
+			row[rows].chg = (uint64_t)sqlite3_column_int64(q, 1);
+			rows++;
+		}
+	}
+	if (q)
+		sqlite3_reset(q);
+	if (!r && more < 0)
+		r = more;
+	for (int i = 0; !r && i < rows; i++)
+		r = segment_nodes_locked(st, row[i].seg, &row[i].place, row[i].chg);
+	pthread_mutex_unlock(&st->meta);
+	*lost += (unsigned)rows;
+	return r ? r : seen > 0;
+}
+
+static int check_node(struct publisher *p, struct node *n)
+{
+	struct store *st = p->st;
+	uint64_t *have = NULL, seg = 0, max = 0;
+	size_t cnt = 0;
+	unsigned lost = 0;
+
+	/* Segments that come while the list is made need not be on it. */
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(
+		st, "SELECT coalesce(max(seg),0) FROM segment WHERE seg<1099511627776");
+	if (q && store_step(st, q) == 1)
+		max = (uint64_t)sqlite3_column_int64(q, 0);
+	if (q)
+		sqlite3_reset(q);
+	pthread_mutex_unlock(&st->meta);
+	int r = q ? list_node(n, &have, &cnt) : -EIO;
+
+	if (!r) {
+		while ((r = check_slice(p, n, have, cnt, &seg, max, &lost)) == 1) {
+			if (publish_stopping(p)) {
+				r = -ECANCELED;
+				break;
+			}
+		}
+	}
+	free(have);
+	if (lost)
+		log_warn("node %s came back without %u shards it had: they are rebuilt",
+			 node_name(n), lost);
+	return r;
+}
+
+/* Nodes that came back since the last look; *came says whether any did. */
+static int look_at_nodes(struct publisher *p, bool first, bool *came)
+{
+	struct volume *v = p->st->vol;
+	int r = 0;
+
+	*came = false;
+	for (size_t i = 0; i < v->node_cnt && !r; i++) {
+		bool now = node_usable(v->node[i]);
+
+		if (now && !p->node_was[i]) {
+			*came = true;
+			/* Not when it is the start of this program that made it usable. */
+			if (!first && p->node_lost[i]) {
+				r = check_node(p, v->node[i]);
+				if (r && r != -ECANCELED) {
+					log_warn("listing node %s: %s", node_name(v->node[i]),
+						 strerror(-r));
+					r = 0;
+					now = false;
+				}
+			}
+		}
+		p->node_lost[i] = p->node_lost[i] || (p->node_was[i] && !now);
+		p->node_was[i] = now;
+		if (now)
+			p->node_lost[i] = false;
+	}
+	return r;
+}
+
+static int mend_blobs(struct publisher *p)
+{
+	struct hist_verify hv = {
+		.v = p->st->vol, .dev = p->opts.devices, .dev_cnt = p->opts.device_cnt};
+
+	memcpy(hv.owner_pk, p->opts.owner_pk, sizeof hv.owner_pk);
+	return repair_blobs(p->st->vol, history_verify_blob, &hv);
+}
+
+/* What a round has to do, and what the thread has seen. */
+struct mend {
+	uint64_t pokes, done, protect; /* as of the round before */
+	bool first, blobs, left;
+};
+
+static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t protect)
+{
+	struct volume *v = p->st->vol;
+	uint64_t left = 0;
+	bool came = false;
+	int r = nodes ? look_at_nodes(p, m->first, &came) : 0;
+
+	m->first = false;
+	m->blobs = m->blobs || came;
+	if (!r && (nodes || m->left || protect || all_usable(v)))
+		r = repair_all(p, &left);
+	m->left = left > 0;
+	if (!r && (m->blobs || protect) && volume_usable(v)) {
+		int copies = mend_blobs(p);
+
+		if (copies >= 0)
+			m->blobs = false;
+		if (!left && copies >= 0 && protect && all_usable(v)) {
+			pthread_mutex_lock(&p->lock);
+			p->protect_done = HF_MAX(p->protect_done, protect);
+			p->protect_cut = m->done;
+			p->protect_pokes = m->pokes;
+			pthread_cond_broadcast(&p->cond);
+			pthread_mutex_unlock(&p->lock);
+		}
+	}
+	if (!r)
+		r = snapshot_put(p);
+	if (!r && snapshot_due(p))
+		r = snapshot_take(p);
+	return r;
+}
+
+void *mend_main(void *arg)
+{
+	struct publisher *p = arg;
+	struct mend m = {.first = true, .pokes = UINT64_MAX};
+	int r = 0;
+
+	prctl(PR_SET_NAME, "hf-mend");
+	pthread_mutex_lock(&p->lock);
+	while (!p->stopping && !p->stopped) {
+		bool nodes = p->pokes != m.pokes;
+		uint64_t protect = p->protect_want > p->protect_done ? p->protect_want : 0;
+		int64_t until = now_ms() + RETRY_MS;
+
+		m.pokes = p->pokes;
+		m.done = p->done;
+		m.protect = p->protect_want;
+		/* Before the first cut it is not known whether this copy may change anything.
+		 */
+		if (p->ready) {
+			pthread_mutex_unlock(&p->lock);
+			r = mend_round(p, &m, nodes, protect);
+			if (r && r != -EAGAIN && r != -ECANCELED && r != -ESTALE)
+				log_warn("mending: %s", strerror(-r));
+			pthread_mutex_lock(&p->lock);
+		} else {
+			m.pokes = UINT64_MAX;
+		}
+		bool retry = p->ready &&
+			     (r || m.left || m.blobs || p->protect_want > p->protect_done);
+		bool ready = p->ready;
+		struct timespec ts = {.tv_sec = until / 1000,
+				      .tv_nsec = until % 1000 * 1000000};
+
+		while (!p->stopping && !p->stopped && p->ready == ready &&
+		       (p->pokes == m.pokes || !ready) && p->done == m.done &&
+		       p->protect_want == m.protect) {
+			if (!retry)
+				pthread_cond_wait(&p->cond, &p->lock);
+			else if (pthread_cond_timedwait(&p->cond, &p->lock, &ts) == ETIMEDOUT)
+				break;
+		}
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}

@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include "cache/cut.h"
+
+#define INTERVAL_MS    5000
+#define BACKOFF_MAX_MS 30000
+
+static int wait_until(struct publisher *p, int64_t ms)
+{
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+
+	return pthread_cond_timedwait(&p->cond, &p->lock, &ts);
+}
+
+int publish_stage(struct publisher *p, const char *name)
+{
+	if (!p->stage || !p->stage(p->stage_arg, name))
+		return 0;
+	p->crashed = true;
+	return -ECANCELED;
+}
+
+bool publish_stopping(struct publisher *p)
+{
+	pthread_mutex_lock(&p->lock);
+	bool stop = p->stopping;
+	pthread_mutex_unlock(&p->lock);
+	return stop;
+}
+
+void publish_reason(struct publisher *p, const char *why)
+{
+	pthread_mutex_lock(&p->lock);
+	if (!p->stopped && strcmp(p->status.reason, why)) {
+		snprintf(p->status.reason, sizeof p->status.reason, "%s", why);
+		if (*why)
+			log_info("publishing: %s", why);
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* For good: nothing is published any more, all that is dirty stays. */
+__attribute__((format(printf, 2, 3))) static int stop_for_good(struct publisher *p,
+							       const char *fmt, ...)
+{
+	char why[sizeof p->status.reason];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(why, sizeof why, fmt, ap);
+	va_end(ap);
+	pthread_mutex_lock(&p->lock);
+	p->stopped = -ESTALE;
+	p->status.stopped = true;
+	memcpy(p->status.reason, why, sizeof why);
+	pthread_cond_broadcast(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+	return log_fail(-ESTALE, "%s", why);
+}
+
+int publish_pause(struct publisher *p, unsigned *backoff_ms, const char *why)
+{
+	publish_reason(p, why);
+	*backoff_ms = *backoff_ms ? HF_MIN(2 * *backoff_ms, (unsigned)BACKOFF_MAX_MS) : 1000;
+	int64_t until = now_ms() + *backoff_ms;
+
+	pthread_mutex_lock(&p->lock);
+	uint64_t pokes = p->pokes;
+
+	while (!p->stopping && p->pokes == pokes && wait_until(p, until) != ETIMEDOUT)
+		;
+	int r = p->stopping ? -ECANCELED : 0;
+
+	if (p->pokes != pokes)
+		*backoff_ms = 0;
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+void publish_touch(struct publisher *p)
+{
+	if (atomic_load(&p->dirty))
+		return;
+	pthread_mutex_lock(&p->lock);
+	if (!p->dirty) {
+		p->dirty = true;
+		p->dirty_ms = now_ms();
+		pthread_cond_broadcast(&p->cond);
+	}
+	pthread_mutex_unlock(&p->lock);
+}
+
+static void dirtied(void *arg)
+{
+	publish_touch(arg);
+}
+
+void publish_poke(struct publisher *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->pokes++;
+	pthread_cond_broadcast(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+}
+
+int publish_check(struct publisher *p)
+{
+	struct volume *v = p->st->vol;
+	unsigned backoff = 0;
+	uint16_t by = 0;
+	int r;
+
+	while ((r = history_check(v, p->st->device, p->opts.owner_pk, &by)) == -EAGAIN) {
+		char why[160];
+
+		snprintf(why, sizeof why,
+			 "waiting for nodes: %u of %zu can be read, %zu are needed to see "
+			 "whether "
+			 "another machine took over",
+			 volume_readable(v), v->node_cnt, v->node_cnt - v->quorum + 1);
+		r = publish_pause(p, &backoff, why);
+		if (r)
+			return r;
+	}
+	if (r == 1)
+		return stop_for_good(
+			p,
+			"this volume was recovered on another machine (device %u): "
+			"this copy no longer publishes; its local files are kept",
+			by);
+	return r;
+}
+
+/* Whether the nodes know more of this device than this directory does. */
+static int check_ahead(struct publisher *p)
+{
+	struct store *st = p->st;
+	uint64_t seq = 0, pending = 0;
+	unsigned backoff = 0;
+	int r;
+
+	pthread_mutex_lock(&st->meta);
+	if (store_get_u64(st, "log_seq", &seq))
+		seq = 0;
+	sqlite3_stmt *q = store_stmt(st, "SELECT seq FROM pending");
+
+	if (q && store_step(st, q) == 1)
+		pending = (uint64_t)sqlite3_column_int64(q, 0);
+	if (q)
+		sqlite3_reset(q);
+	pthread_mutex_unlock(&st->meta);
+	if (!q)
+		return -EIO;
+	while ((r = history_ahead(st->vol, st->device, HF_MAX(seq, pending))) == -EAGAIN) {
+		r = publish_pause(p, &backoff,
+				  "waiting for nodes: too few answer to see whether this copy "
+				  "is the newest");
+		if (r)
+			return r;
+	}
+	if (r == 1)
+		return stop_for_good(
+			p,
+			"this state directory is older than what this device "
+			"published (it knows %llu commits): it no longer publishes; "
+			"use `holdfast recover`; its local files are kept",
+			(unsigned long long)seq);
+	return r;
+}
+
+static int number_segments(struct publisher *p)
+{
+	struct store *st = p->st;
+	int r;
+
+	pthread_mutex_lock(&st->meta);
+	r = st->failed;
+	sqlite3_stmt *q = r ? NULL
+			    : store_stmt(st, "SELECT "
+					     "coalesce((SELECT max(seg) FROM segment WHERE "
+					     "seg<1099511627776),0),"
+					     "coalesce((SELECT max(seg) FROM segment),0)");
+	if (!r && !q)
+		r = -EIO;
+	if (!r)
+		r = store_step(st, q);
+	if (r == 1) {
+		p->next_seg = (uint64_t)sqlite3_column_int64(q, 0) + 1;
+		p->next_inline = (uint64_t)sqlite3_column_int64(q, 1) + 1;
+		p->next_inline = HF_MAX(p->next_inline, SEG_INLINE_BASE);
+	}
+	if (q)
+		sqlite3_reset(q);
+	pthread_mutex_unlock(&st->meta);
+	return r < 0 ? r : 0;
+}
+
+static int begin(struct publisher *p)
+{
+	int r = publish_check(p);
+
+	if (!r)
+		r = check_ahead(p);
+	if (!r)
+		r = settle_resume(p);
+	return r;
+}
+
+/* Something to do now?  0, or when to look again; p->lock held. */
+static int64_t due_ms(struct publisher *p)
+{
+	int64_t interval = p->opts.interval_ms ? p->opts.interval_ms : INTERVAL_MS;
+
+	if (p->want > p->done || p->repack)
+		return 0;
+	return p->dirty ? p->dirty_ms + interval : INT64_MAX;
+}
+
+static int wait_due(struct publisher *p)
+{
+	pthread_mutex_lock(&p->lock);
+	while (!p->stopping) {
+		int64_t due = due_ms(p);
+
+		if (due <= now_ms())
+			break;
+		if (due == INT64_MAX)
+			pthread_cond_wait(&p->cond, &p->lock);
+		else
+			wait_until(p, due);
+	}
+	int r = p->stopping ? -ECANCELED : 0;
+
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+static int publish_once(struct publisher *p)
+{
+	struct volume *v = p->st->vol;
+	unsigned need = HF_MAX(v->quorum, v->k), backoff = 0;
+	struct cut *c = NULL;
+	int r = 0;
+
+	while (!p->opts.skip_quorum && volume_usable(v) < need) {
+		char why[128];
+
+		snprintf(why, sizeof why,
+			 "waiting for nodes: %u of %zu are usable, %u are needed",
+			 volume_usable(v), v->node_cnt, need);
+		r = publish_pause(p, &backoff, why);
+		if (r)
+			return r;
+	}
+	publish_reason(p, "");
+	r = cut_take(p, &c);
+	uint64_t ticket;
+
+	pthread_mutex_lock(&p->lock);
+	ticket = p->begun;
+	p->status.busy = c != NULL;
+	pthread_mutex_unlock(&p->lock);
+	if (c) {
+		if (!r)
+			r = publish_stage(p, "cut");
+		if (!r)
+			r = pack_run(c);
+		if (!r)
+			r = settle_commit(c);
+		if (r && !p->crashed)
+			settle_abandon(c);
+		cut_free(c);
+	}
+	pthread_mutex_lock(&p->lock);
+	p->status.busy = false;
+	p->status.cut_bytes = p->status.cut_done = 0;
+	if (!r)
+		p->done = ticket;
+	pthread_cond_broadcast(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+	return r;
+}
+
+static void *publish_main(void *arg)
+{
+	struct publisher *p = arg;
+	unsigned backoff = 0;
+	bool begun = false;
+	int r = 0;
+
+	prctl(PR_SET_NAME, "hf-publish");
+	while (r != -ECANCELED && r != -ESTALE) {
+		if (r) {
+			char why[sizeof p->status.reason];
+
+			snprintf(why, sizeof why, "the last attempt to publish failed: %.200s",
+				 *log_last() ? log_last() : strerror(-r));
+			if (publish_pause(p, &backoff, why))
+				break;
+		}
+		/*
+		 * A commit that is pending, from before or from an attempt that failed after it
+		 * was written, comes first: its number is taken.
+		 */
+		if (!begun || r) {
+			r = begun ? settle_resume(p) : begin(p);
+			if (r)
+				continue;
+			begun = true;
+			publish_reason(p, "");
+			pthread_mutex_lock(&p->lock);
+			p->ready = true;
+			pthread_cond_broadcast(&p->cond);
+			pthread_mutex_unlock(&p->lock);
+		}
+		r = wait_due(p);
+		if (!r)
+			r = publish_once(p);
+		if (!r)
+			backoff = 0;
+	}
+	pthread_mutex_lock(&p->lock);
+	if (!p->stopped)
+		p->stopped = -ECANCELED;
+	pthread_cond_broadcast(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+static int wait_for(struct publisher *p, bool protect, int64_t deadline_ms)
+{
+	uint64_t ticket, whole = 0;
+	int r = 0;
+
+	pthread_mutex_lock(&p->lock);
+	/*
+	 * A cut that has begun may have missed the caller's change; then `dirty` was set after
+	 * it and the next one has it.
+	 */
+	ticket = p->begun + (p->dirty || p->repack);
+	p->want = HF_MAX(p->want, ticket);
+	pthread_cond_broadcast(&p->cond);
+	while (!r && !p->stopped && !p->stopping) {
+		if (p->done >= ticket && !protect)
+			break;
+		/* Callers come again and again: what was found whole since is not asked anew. */
+		if (p->protect_cut >= ticket && p->protect_pokes == p->pokes)
+			break;
+		if (p->done >= ticket && !whole) {
+			whole = ++p->protect_want;
+			pthread_cond_broadcast(&p->cond);
+		}
+		if (whole && p->protect_done >= whole)
+			break;
+		if (deadline_ms == INT64_MAX)
+			pthread_cond_wait(&p->cond, &p->lock);
+		else if (wait_until(p, deadline_ms) == ETIMEDOUT)
+			r = -ETIMEDOUT;
+	}
+	if (p->stopped)
+		r = p->stopped;
+	else if (p->stopping)
+		r = -ECANCELED;
+	bool waits = p->status.reason[0] != 0;
+
+	pthread_mutex_unlock(&p->lock);
+	if (r == -ETIMEDOUT && (waits || volume_usable(p->st->vol) < p->st->vol->node_cnt))
+		r = -EAGAIN;
+	return r;
+}
+
+int publish_wait(struct publisher *p, bool protect, int64_t deadline_ms)
+{
+	return wait_for(p, protect, deadline_ms);
+}
+
+int publish_now(struct publisher *p, bool repack)
+{
+	if (repack) {
+		pthread_mutex_lock(&p->lock);
+		p->repack = true;
+		pthread_mutex_unlock(&p->lock);
+	}
+	return wait_for(p, false, INT64_MAX);
+}
+
+/*
+ * How many more nodes may go before something published cannot be read: the least over all
+ * segments of shards on readable nodes, less k; and k nodes must stay for the log.
+ */
+static unsigned survives(struct publisher *p)
+{
+	struct store *st = p->st;
+	struct volume *v = st->vol;
+	unsigned readable = volume_readable(v), down = (unsigned)v->node_cnt - readable;
+	int least = (int)v->m - (int)HF_MIN(down, v->k + v->m);
+	bool *up = calloc(0x10000, sizeof *up);
+
+	for (size_t i = 0; up && i < v->node_cnt; i++)
+		up[node_number(v->node[i])] = node_readable(v->node[i]);
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = up ? store_stmt(st, "SELECT nodes,k FROM segment WHERE missing>0 "
+					      "GROUP BY nodes,k LIMIT 20000")
+			     : NULL;
+	while (q && store_step(st, q) == 1) {
+		const uint8_t *nodes = sqlite3_column_blob(q, 0);
+		int len = sqlite3_column_bytes(q, 0) / 2, have = 0;
+
+		for (int i = 0; i < len; i++) {
+			unsigned n = get_le16(nodes + 2 * i);
+
+			have += n != NODE_NONE && up[n];
+		}
+		least = HF_MIN(least, have - sqlite3_column_int(q, 1));
+	}
+	if (q)
+		sqlite3_reset(q);
+	pthread_mutex_unlock(&st->meta);
+	free(up);
+	least = HF_MIN(least, (int)readable - (int)v->k);
+	return (unsigned)HF_MAX(least, 0);
+}
+
+void publish_get_status(struct publisher *p, struct publish_status *out)
+{
+	unsigned left = survives(p);
+	uint64_t below = 0;
+
+	pthread_mutex_lock(&p->st->meta);
+	sqlite3_stmt *q = store_stmt(p->st, "SELECT count(*) FROM segment WHERE missing>0");
+
+	if (q && store_step(p->st, q) == 1)
+		below = (uint64_t)sqlite3_column_int64(q, 0);
+	if (q)
+		sqlite3_reset(q);
+	pthread_mutex_unlock(&p->st->meta);
+	pthread_mutex_lock(&p->lock);
+	*out = p->status;
+	pthread_mutex_unlock(&p->lock);
+	out->below_target = below;
+	out->survives = left;
+}
+
+static void publisher_free(struct publisher *p)
+{
+	pthread_cond_destroy(&p->cond);
+	pthread_mutex_destroy(&p->lock);
+	free(p->opts.devices);
+	free(p->node_was);
+	free(p->node_lost);
+	free(p);
+}
+
+static int copy_opts(struct publisher *p, const struct publish_opts *o)
+{
+	p->opts = *o;
+	p->opts.devices = calloc(HF_MAX(o->device_cnt, (size_t)1), sizeof *o->devices);
+	p->node_was = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_was);
+	p->node_lost = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_lost);
+	if (!p->opts.devices || !p->node_was || !p->node_lost)
+		return -ENOMEM;
+	if (o->device_cnt)
+		memcpy(p->opts.devices, o->devices, o->device_cnt * sizeof *o->devices);
+	return 0;
+}
+
+static void last_commit(struct publisher *p)
+{
+	uint64_t v = 0;
+
+	pthread_mutex_lock(&p->st->meta);
+	if (!store_get_u64(p->st, "log_seq", &v))
+		p->status.seq = v;
+	v = 0;
+	if (!store_get_u64(p->st, "log_time", &v))
+		p->status.time_ns = (int64_t)v;
+	p->st->dirtied = dirtied;
+	p->st->dirtied_arg = p;
+	pthread_mutex_unlock(&p->st->meta);
+}
+
+/* For tests, which set p->stage before the thread runs. */
+int publish_prepare(struct publisher **out, struct store *st, const struct publish_opts *o)
+{
+	struct publisher *p = calloc(1, sizeof *p);
+	pthread_condattr_t at;
+
+	*out = NULL;
+	if (!p)
+		return -ENOMEM;
+	p->st = st;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_condattr_init(&at);
+	pthread_condattr_setclock(&at, CLOCK_MONOTONIC);
+	pthread_cond_init(&p->cond, &at);
+	pthread_condattr_destroy(&at);
+	int r = copy_opts(p, o);
+
+	if (!r)
+		r = settle_clean(p);
+	if (!r)
+		r = number_segments(p);
+	if (r) {
+		publisher_free(p);
+		return r;
+	}
+	last_commit(p);
+	/* What was dirty before is found by the first cut. */
+	p->dirty = true;
+	p->dirty_ms = now_ms();
+	*out = p;
+	return 0;
+}
+
+int publish_run(struct publisher *p)
+{
+	int r = -pthread_create(&p->thread, NULL, publish_main, p);
+
+	if (r)
+		return log_fail(r, "starting a thread: %s", strerror(-r));
+	p->thread_on = true;
+	r = -pthread_create(&p->mend, NULL, mend_main, p);
+	if (r)
+		return log_fail(r, "starting a thread: %s", strerror(-r));
+	p->mend_on = true;
+	return 0;
+}
+
+int publish_start(struct publisher **out, struct store *st, const struct publish_opts *o)
+{
+	int r = publish_prepare(out, st, o);
+
+	if (r)
+		return r;
+	r = publish_run(*out);
+	if (r) {
+		publish_stop(*out);
+		*out = NULL;
+	}
+	return r;
+}
+
+void publish_stop(struct publisher *p)
+{
+	if (!p)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->stopping = true;
+	pthread_cond_broadcast(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+	if (p->thread_on)
+		pthread_join(p->thread, NULL);
+	if (p->mend_on)
+		pthread_join(p->mend, NULL);
+	pthread_mutex_lock(&p->st->meta);
+	p->st->dirtied = NULL;
+	p->st->dirtied_arg = NULL;
+	pthread_mutex_unlock(&p->st->meta);
+	publisher_free(p);
+}

@@ -1,0 +1,685 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * From a packed cut to a published one, and what that means locally.
+ *
+ * What `staged` says becomes the extents of a range only where the range is still as the
+ * cut took it:
+ *
+ *   smaller file   dchg <= the cut's epoch.  Otherwise it was written since; it is dirty,
+ *                  its next CONTENT record drops everything first, so whatever its extents
+ *                  are until then does not matter.
+ *   larger file    where the spans say CUT (not changed since) or DIRTY (written since: the
+ *                  new bytes are here and are published next, the extents below them are
+ *                  never read).  A range that was punched, cut off or shared since is META
+ *                  and neither: there the live extents are newer than the cut, they stay,
+ *                  and META makes the next cut publish "drop the range, then these extents".
+ *                  So after any number of cuts the published extents of a range are those of
+ *                  the last cut in which it was dirty or META, which is what replaying the
+ *                  commits gives.
+ *   repacked       where the extent still is the inline one, whole.
+ *
+ * After a restart the difference between CUT and DIRTY is lost, and bytes that a crash left
+ * in a dirty range need not be those that were published.  So nothing larger becomes clean:
+ * every larger inode of the cut is marked as changed, with its dirty ranges as they are, and
+ * staged ranges that are not dirty here (the crash took their row back) are made META, so
+ * that the next commit says of the inode what is true on this disk.  Smaller files are rows,
+ * contents and epoch in one transaction, so for them nothing is lost.  Rows that changed
+ * after the cut have a later epoch than the pending one, so `published` may become that.
+ */
+#include <stdlib.h>
+#include "cache/cut.h"
+#include "cache/datafile.h"
+
+#define SLICE		256
+#define PENDING_VERSION 1
+
+struct staged_row {
+	uint64_t ino, off, len, seg;
+	uint32_t seg_off;
+};
+
+struct settle {
+	struct publisher *p;
+	struct store *st;
+	uint64_t epoch;
+	bool restart;
+};
+
+static int put_extent(struct store *st, uint64_t ino, uint64_t off, uint64_t len, uint64_t seg,
+		      uint32_t seg_off)
+{
+	int r = extent_drop_locked(st, ino, off, off + len);
+
+	return r ? r
+		 : extent_put_locked(
+			   st, ino,
+			   &(struct extent){
+				   .off = off, .len = len, .seg = seg, .seg_off = seg_off});
+}
+
+static int settle_inlined(struct settle *s, const struct staged_row *w, bool *done)
+{
+	sqlite3_stmt *q =
+		store_stmt(s->st, "UPDATE extent SET seg=?4,seg_off=?5 WHERE ino=?1 AND "
+				  "off=?2 AND len=?3 AND +seg>=1099511627776");
+
+	*done = false;
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)w->ino);
+	sqlite3_bind_int64(q, 2, (int64_t)w->off);
+	sqlite3_bind_int64(q, 3, (int64_t)w->len);
+	sqlite3_bind_int64(q, 4, (int64_t)w->seg);
+	sqlite3_bind_int64(q, 5, w->seg_off);
+	int r = store_run(s->st, q);
+
+	*done = !r && sqlite3_changes(s->st->db) > 0;
+	if (*done)
+		data_extents_changed_locked(s->st, w->ino);
+	return r;
+}
+
+static int settle_small(struct settle *s, struct inode *in, const struct staged_row *w)
+{
+	bool done;
+
+	if (in->dchg > s->epoch)
+		return 0;
+	if (!(in->flags & INODE_SMALL_DIRTY))
+		return settle_inlined(s, w, &done);
+	if (w->off || w->len != in->size)
+		return 0; /* it was a larger one: see settle_lost */
+	int r = extent_drop_locked(s->st, in->ino, 0, UINT64_MAX);
+
+	if (!r && w->len)
+		r = extent_put_locked(
+			s->st, in->ino,
+			&(struct extent){.len = w->len, .seg = w->seg, .seg_off = w->seg_off});
+	if (r)
+		return r;
+	uint64_t was = s->st->cut_epoch;
+
+	s->st->cut_epoch = s->epoch; /* after a restart no cut is in flight */
+	r = data_cut_done_locked(s->st, in, true);
+	s->st->cut_epoch = was;
+	return r;
+}
+
+/*
+ * The inode has changes that are not in its row: those of a file that is being written are
+ * withheld (store.h), for as long as it takes.  Its row as it is must not count as published
+ * meanwhile, or a crash would leave dirty bytes that no cut finds.
+ */
+static int row_unpublished(struct store *st, const struct inode *in)
+{
+	sqlite3_stmt *q = store_stmt(st, "UPDATE inode SET chg=?2,dchg=?2 WHERE ino=?1");
+
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)in->ino);
+	sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
+	return store_run(st, q);
+}
+
+static int settle_large(struct settle *s, struct inode *in, const struct staged_row *w)
+{
+	uint64_t pos = w->off, to = w->off + w->len, start, end, covered = 0;
+	unsigned flags;
+	bool done;
+	int r = 0;
+
+	if (w->off == STAGED_MARK) {
+		if (!s->restart)
+			return 0;
+		inode_mark_locked(s->st, in, REC_CH_CONTENT);
+		return row_unpublished(s->st, in);
+	}
+	r = datafile_load_locked(s->st, in);
+	if (r)
+		return r;
+	while (pos < to && (r = ranges_next(in->spans, pos, to, RG_CUT | RG_DIRTY, &start, &end,
+					    &flags)) == 1) {
+		end = HF_MIN(end, to);
+		r = put_extent(s->st, in->ino, start, end - start, w->seg,
+			       w->seg_off + (uint32_t)(start - w->off));
+		if (r)
+			return r;
+		covered += end - start;
+		pos = end;
+	}
+	if (r < 0 || covered == w->len)
+		return r < 0 ? r : 0;
+	r = settle_inlined(s, w, &done);
+	if (r || done || !s->restart)
+		return r;
+	for (pos = w->off; pos < to; pos = end) {
+		r = ranges_at(in->spans, pos, to, &flags, &end);
+		if (!r && !(flags & (RG_CUT | RG_DIRTY)) && pos < in->size)
+			r = ranges_set(in->spans, pos, HF_MIN(end, in->size) - pos, RG_META, 0);
+		if (r)
+			return r;
+	}
+	inode_mark_locked(s->st, in, REC_CH_CONTENT);
+	return 0;
+}
+
+/*
+ * After a restart: it was a larger file in the cut, and the crash left the row it had before
+ * it was one.  What is here is what the drive shows, so that is published next: its bytes,
+ * or, where they are only on the nodes, the extents it has.
+ */
+static int settle_lost(struct settle *s, struct inode *in)
+{
+	struct account before = account_of(in);
+	int r = 0;
+
+	if (!s->restart || in->dchg > s->epoch)
+		return 0;
+	if (in->flags & INODE_SMALL_HAVE) {
+		in->flags |= INODE_SMALL_DIRTY;
+	} else {
+		in->flags |= INODE_LARGE;
+		r = datafile_load_locked(s->st, in);
+		if (!r)
+			r = ranges_set(in->spans, 0, in->size, RG_META, 0);
+	}
+	inode_mark_locked(s->st, in, REC_CH_CONTENT);
+	account_settle_locked(s->st, in, before);
+	return r;
+}
+
+static int settle_row(struct settle *s, const struct staged_row *w)
+{
+	struct inode *in;
+	int r = inode_get_locked(s->st, w->ino, &in);
+
+	if (r == -ENOENT || r == -ESTALE)
+		return 0;
+	if (r)
+		return r;
+	r = in->flags & INODE_LARGE ? settle_large(s, in, w)
+	    : w->off == STAGED_MARK ? settle_lost(s, in)
+				    : settle_small(s, in, w);
+	inode_put_locked(s->st, in);
+	return r;
+}
+
+/* One slice of `staged` after (ino, off): the rows, or how many; all under one hold. */
+static int settle_slice(struct settle *s, uint64_t *ino, uint64_t *off)
+{
+	struct staged_row row[SLICE];
+	int cnt = 0, more = 0, r = 0;
+	sqlite3_stmt *q = store_stmt(s->st, "SELECT ino,off,len,seg,seg_off FROM staged WHERE "
+					    "(ino,off)>(?1,?2) ORDER BY ino,off LIMIT 256");
+
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)*ino);
+	sqlite3_bind_int64(q, 2, (int64_t)*off);
+	while (cnt < SLICE && (more = store_step(s->st, q)) == 1)
+		row[cnt++] = (struct staged_row){
+			.ino = (uint64_t)sqlite3_column_int64(q, 0),
+			.off = (uint64_t)sqlite3_column_int64(q, 1),
+			.len = (uint64_t)sqlite3_column_int64(q, 2),
+			.seg = (uint64_t)sqlite3_column_int64(q, 3),
+			.seg_off = (uint32_t)sqlite3_column_int64(q, 4),
+		};
+	sqlite3_reset(q);
+	if (more < 0)
+		return more;
+	for (int i = 0; !r && i < cnt; i++)
+		r = settle_row(s, &row[i]);
+	if (cnt) {
+		*ino = row[cnt - 1].ino;
+		*off = row[cnt - 1].off;
+	}
+	return r ? r : cnt;
+}
+
+static int settle_staged(struct settle *s)
+{
+	uint64_t ino = 0, off = 0;
+	int r;
+
+	do {
+		pthread_mutex_lock(&s->st->meta);
+		r = settle_slice(s, &ino, &off);
+		pthread_mutex_unlock(&s->st->meta);
+	} while (r > 0);
+	return r;
+}
+
+static int run(struct store *st, sqlite3_stmt *q)
+{
+	return q ? store_run(st, q) : -EIO;
+}
+
+static int forget_locked(struct store *st, bool pending)
+{
+	int r = run(st, store_stmt(st, "DELETE FROM staged"));
+
+	if (!r)
+		r = run(st, store_stmt(st, "DELETE FROM capture"));
+	if (!r && pending)
+		r = run(st, store_stmt(st, "DELETE FROM pending"));
+	return r;
+}
+
+static uint64_t u64_or_0(struct store *st, const char *k)
+{
+	uint64_t v = 0;
+
+	return store_get_u64(st, k, &v) ? 0 : v;
+}
+
+/* The last step: from now on the cut counts as published here. */
+static int settle_end_locked(struct settle *s, const struct hist_head *h, const struct buf *obj)
+{
+	struct store *st = s->st;
+	uint8_t hash[HASH_LEN];
+	int r;
+
+	history_hash(obj, hash);
+	r = store_put_u64(st, "log_seq", h->seq);
+	if (!r)
+		r = store_put_blob(st, "log_hash", hash, sizeof hash);
+	if (!r)
+		r = store_put_u64(st, "log_lamport", h->lamport);
+	if (!r)
+		r = store_put_u64(st, "log_time", (uint64_t)h->time_ns);
+	if (!r)
+		r = store_put_u64(st, "published", s->epoch);
+	if (!r)
+		r = forget_locked(st, true);
+	if (!r) {
+		st->published = HF_MAX(st->published, s->epoch);
+		st->cut_epoch = 0;
+		st->cut_pos = 0;
+		pthread_mutex_lock(&s->p->lock);
+		s->p->status.seq = h->seq;
+		s->p->status.time_ns = h->time_ns;
+		pthread_mutex_unlock(&s->p->lock);
+	}
+	return r;
+}
+
+int settle_tidy(struct publisher *p, uint64_t epoch)
+{
+	struct store *st = p->st;
+	bool more = true;
+	int r = 0;
+
+	while (!r && more) {
+		pthread_mutex_lock(&st->meta);
+		sqlite3_stmt *q = store_stmt(
+			st, "DELETE FROM newlink WHERE id IN (SELECT id FROM newlink WHERE "
+			    "epoch<=?1 ORDER BY id LIMIT 1000)");
+		int links = 0;
+
+		if (q) {
+			sqlite3_bind_int64(q, 1, (int64_t)epoch);
+			r = store_run(st, q);
+			links = sqlite3_changes(st->db);
+		}
+		q = store_stmt(st,
+			       "DELETE FROM tomb WHERE (kind,id) IN (SELECT kind,id FROM tomb "
+			       "WHERE epoch<=?1 LIMIT 1000)");
+		if (q && !r) {
+			sqlite3_bind_int64(q, 1, (int64_t)epoch);
+			r = store_run(st, q);
+			links += sqlite3_changes(st->db);
+		} else if (!q) {
+			r = -EIO;
+		}
+		pthread_mutex_unlock(&st->meta);
+		more = links > 0;
+	}
+	if (r)
+		return r;
+	/* Whoever read a name of these rows reads it from the new place now. */
+	pthread_mutex_lock(&st->meta);
+	r = run(st,
+		store_stmt(st, "DELETE FROM segment WHERE seg>=1099511627776 AND NOT EXISTS "
+			       "(SELECT 1 FROM extent WHERE extent.seg>=1099511627776 AND "
+			       "extent.seg=segment.seg)"));
+	pthread_mutex_unlock(&st->meta);
+	return r;
+}
+
+void settle_abandon(struct cut *c)
+{
+	struct store *st = c->st;
+
+	pthread_mutex_lock(&st->meta);
+	for (size_t i = 0; i < c->file_cnt; i++)
+		data_cut_done_locked(st, c->file[i].in, false);
+	st->cut_epoch = 0;
+	st->cut_pos = 0;
+	if (!c->committed && !st->failed) {
+		sqlite3_stmt *q =
+			store_stmt(st, "DELETE FROM segment WHERE kind<>2 AND seg>=?1 "
+				       "AND (seg<?2 OR seg>=?3)");
+
+		forget_locked(st, false);
+		if (q) {
+			sqlite3_bind_int64(q, 1, (int64_t)c->first_seg);
+			sqlite3_bind_int64(q, 2, (int64_t)SEG_INLINE_BASE);
+			sqlite3_bind_int64(q, 3, (int64_t)c->first_inline);
+			store_run(st, q);
+		}
+	}
+	pthread_mutex_unlock(&st->meta);
+	publish_touch(c->p);
+}
+
+/*
+ * L1, L4: the bytes of the cut's larger files, and so their rows, before the commit says so.
+ * A file that is written all the time keeps its older row; settle_lost is for that.
+ */
+static int sync_files(struct cut *c)
+{
+	for (size_t i = 0; i < c->file_cnt; i++) {
+		struct inode *in = c->file[i].in;
+
+		if (publish_stopping(c->p))
+			return -ECANCELED;
+		/* What cannot be synced stays dirty; the store is failed then. */
+		c->file[i].failed = store_sync_inode(c->st, in, true) != 0;
+	}
+	return 0;
+}
+
+static int seen_locked(struct store *st, struct hist_head *h)
+{
+	sqlite3_stmt *q = store_stmt(st, "SELECT number,seq,hash FROM device WHERE seq>0 AND "
+					 "number<>?1 ORDER BY number");
+	size_t cap = 0;
+	int more;
+
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, st->device);
+	while ((more = store_step(st, q)) == 1) {
+		if (h->seen_cnt == cap) {
+			cap = cap ? 2 * cap : 8;
+			struct hist_seen *p = reallocarray(h->seen, cap, sizeof *p);
+
+			if (!p) {
+				more = -ENOMEM;
+				break;
+			}
+			h->seen = p;
+		}
+		struct hist_seen *d = &h->seen[h->seen_cnt++];
+
+		*d = (struct hist_seen){.device = (uint16_t)sqlite3_column_int(q, 0),
+					.seq = (uint64_t)sqlite3_column_int64(q, 1)};
+		if (sqlite3_column_bytes(q, 2) == HASH_LEN)
+			memcpy(d->hash, sqlite3_column_blob(q, 2), HASH_LEN);
+	}
+	sqlite3_reset(q);
+	return more < 0 ? more : 0;
+}
+
+static int head_of(struct cut *c, struct hist_head *h)
+{
+	struct buf hash = {0};
+	int r;
+
+	*h = (struct hist_head){.device = c->st->device,
+				.seq = c->seq,
+				.lamport = c->lamport,
+				.time_ns = realtime_ns()};
+	pthread_mutex_lock(&c->st->meta);
+	r = seen_locked(c->st, h);
+	if (!r && c->seq > 1) {
+		r = store_get_blob(c->st, "log_hash", &hash);
+		if (!r && hash.len == HASH_LEN)
+			memcpy(h->prev, hash.p, HASH_LEN);
+		else
+			r = log_fail(-EBADMSG,
+				     "the database lacks the hash of the last commit");
+	}
+	pthread_mutex_unlock(&c->st->meta);
+	buf_release(&hash);
+	return r;
+}
+
+static void encode_pending(struct buf *b, const struct hist_head *h)
+{
+	buf_u8(b, PENDING_VERSION);
+	buf_u16(b, h->device);
+	buf_u64(b, h->seq);
+	buf_u64(b, h->lamport);
+	buf_u64(b, (uint64_t)h->time_ns);
+}
+
+static int decode_pending(const void *p, size_t len, struct hist_head *h)
+{
+	struct rd r = rd_over(p, len);
+
+	*h = (struct hist_head){0};
+	if (rd_u8(&r) != PENDING_VERSION)
+		return -EBADMSG;
+	h->device = rd_u16(&r);
+	h->seq = rd_u64(&r);
+	h->lamport = rd_u64(&r);
+	h->time_ns = (int64_t)rd_u64(&r);
+	return r.bad || rd_left(&r) ? -EBADMSG : 0;
+}
+
+static int write_pending(struct cut *c, const struct hist_head *h, const struct buf *obj,
+			 const struct seg_place *parts, size_t part_cnt)
+{
+	struct store *st = c->st;
+	struct buf head = {0};
+	uint64_t since = obj->len;
+	int r;
+
+	encode_pending(&head, h);
+	pthread_mutex_lock(&st->meta);
+	since += u64_or_0(st, "log_since");
+	r = head.err;
+	for (size_t i = 0; !r && i < part_cnt; i++) {
+		since += parts[i].geom.len;
+		r = segment_insert_locked(st, c->p->next_seg++, &parts[i], SEG_RECORDS, h->seq,
+					  c->epoch, NULL);
+	}
+	if (!r)
+		r = store_put_u64(st, "log_since", since);
+	sqlite3_stmt *q = r ? NULL
+			    : store_stmt(st, "INSERT INTO pending(seq,epoch,head,object) "
+					     "VALUES(?1,?2,?3,?4)");
+	if (!r && !q)
+		r = -EIO;
+	if (!r) {
+		sqlite3_bind_int64(q, 1, (int64_t)h->seq);
+		sqlite3_bind_int64(q, 2, (int64_t)c->epoch);
+		sqlite3_bind_blob64(q, 3, head.p, head.len, SQLITE_STATIC);
+		sqlite3_bind_blob64(q, 4, obj->p, obj->len, SQLITE_STATIC);
+		r = store_run(st, q);
+	}
+	pthread_mutex_unlock(&st->meta);
+	buf_release(&head);
+	/* Even if this fails the row may be on the disk: the cut is not undone below it. */
+	c->committed = !r;
+	return r ? r : store_commit(st);
+}
+
+/* PUT until it is on enough nodes, then see again that nobody took over meanwhile. */
+static int put_object(struct publisher *p, const struct hist_head *h, const struct buf *obj)
+{
+	struct volume *v = p->st->vol;
+	unsigned backoff = 0;
+	int r = publish_check(p);
+
+	while (!r && (r = history_put(v, h, obj)) == -EAGAIN) {
+		char why[128];
+
+		if (p->opts.skip_quorum) {
+			r = 0;
+			break;
+		}
+		snprintf(why, sizeof why,
+			 "waiting for nodes: %u of %zu can be written, a commit needs %u",
+			 volume_usable(v), v->node_cnt, v->quorum);
+		r = publish_pause(p, &backoff, why);
+	}
+	return r ? r : publish_check(p);
+}
+
+static int build(struct cut *c, struct hist_head *h, struct buf *obj, struct seg_place **parts,
+		 size_t *part_cnt)
+{
+	struct volume *v = c->st->vol;
+	unsigned backoff = 0;
+	int r;
+
+	while ((r = history_build(v, h, c->s.w, obj, parts, part_cnt)) == -EAGAIN) {
+		char why[128];
+
+		snprintf(why, sizeof why,
+			 "waiting for nodes: %u of %zu can take shards, %u are needed",
+			 volume_usable(v), v->node_cnt, v->k);
+		buf_reset(obj);
+		r = publish_pause(c->p, &backoff, why);
+		if (r)
+			break;
+	}
+	return r;
+}
+
+int settle_commit(struct cut *c)
+{
+	struct publisher *p = c->p;
+	struct store *st = c->st;
+	struct settle s = {.p = p, .st = st, .epoch = c->epoch};
+	struct hist_head h;
+	struct buf obj = {0};
+	struct seg_place *parts = NULL;
+	size_t part_cnt = 0;
+	int r = head_of(c, &h);
+
+	if (!r)
+		r = sync_files(c);
+	if (!r)
+		r = publish_stage(p, "packed");
+	if (!r)
+		r = build(c, &h, &obj, &parts, &part_cnt);
+	if (!r)
+		r = publish_stage(p, "built");
+	if (!r)
+		r = write_pending(c, &h, &obj, parts, part_cnt);
+	if (!r)
+		r = publish_stage(p, "pending");
+	if (!r)
+		r = put_object(p, &h, &obj);
+	if (!r)
+		r = publish_stage(p, "put");
+	if (!r)
+		r = settle_staged(&s);
+	if (!r)
+		r = publish_stage(p, "staged");
+	if (!r) {
+		pthread_mutex_lock(&st->meta);
+		for (size_t i = 0; !r && i < c->file_cnt; i++) {
+			struct inode *in = c->file[i].in;
+
+			r = data_cut_done_locked(st, in, !c->file[i].failed);
+			if (!r && c->file[i].failed)
+				inode_mark_locked(st, in, REC_CH_CONTENT);
+			if (!r && (in->unsynced || in->chg > c->epoch))
+				r = row_unpublished(st, in);
+		}
+		if (!r)
+			r = settle_end_locked(&s, &h, &obj);
+		pthread_mutex_unlock(&st->meta);
+	}
+	if (!r)
+		r = store_commit(st);
+	if (!r)
+		r = publish_stage(p, "applied");
+	if (!r)
+		r = settle_tidy(p, c->epoch);
+	free(parts);
+	free(h.seen);
+	buf_release(&obj);
+	return r;
+}
+
+static int read_pending(struct store *st, uint64_t *epoch, struct hist_head *h, struct buf *obj)
+{
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(st, "SELECT epoch,head,object FROM pending");
+	int r = q ? store_step(st, q) : -EIO;
+
+	if (r == 1) {
+		*epoch = (uint64_t)sqlite3_column_int64(q, 0);
+		if (decode_pending(sqlite3_column_blob(q, 1),
+				   (size_t)sqlite3_column_bytes(q, 1), h))
+			r = log_fail(-EBADMSG, "the pending commit in the database is damaged");
+		buf_put(obj, sqlite3_column_blob(q, 2), (size_t)sqlite3_column_bytes(q, 2));
+		if (r == 1 && obj->err)
+			r = obj->err;
+	}
+	if (q)
+		sqlite3_reset(q);
+	pthread_mutex_unlock(&st->meta);
+	return r;
+}
+
+int settle_resume(struct publisher *p)
+{
+	struct settle s = {.p = p, .st = p->st, .restart = true};
+	struct hist_head h;
+	struct buf obj = {0};
+	int r = read_pending(p->st, &s.epoch, &h, &obj);
+
+	if (r == 1) {
+		log_info(
+			"sending commit %llu again, which was under way when the drive stopped",
+			(unsigned long long)h.seq);
+		r = put_object(p, &h, &obj);
+		if (!r)
+			r = settle_staged(&s);
+		if (!r) {
+			pthread_mutex_lock(&p->st->meta);
+			r = settle_end_locked(&s, &h, &obj);
+			pthread_mutex_unlock(&p->st->meta);
+		}
+		if (!r)
+			r = store_commit(p->st);
+		if (!r)
+			r = settle_tidy(p, s.epoch);
+	}
+	buf_release(&obj);
+	return r;
+}
+
+int settle_clean(struct publisher *p)
+{
+	struct store *st = p->st;
+	uint64_t seq;
+
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(st, "SELECT count(*) FROM pending");
+	int r = q ? store_step(st, q) : -EIO, pending = 0;
+
+	if (r == 1)
+		pending = sqlite3_column_int(q, 0);
+	if (q)
+		sqlite3_reset(q);
+	if (r == 1 && !pending) {
+		seq = u64_or_0(st, "log_seq");
+		q = store_stmt(st, "DELETE FROM segment WHERE seq>?1");
+		r = q ? 0 : -EIO;
+		if (!r) {
+			sqlite3_bind_int64(q, 1, (int64_t)seq);
+			r = store_run(st, q);
+		}
+		if (!r)
+			r = forget_locked(st, false);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return r < 0 ? r : 0;
+}

@@ -1,0 +1,862 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Contents against a model: random writes, truncates, holes and copies of three files; a
+ * publisher that cuts, packs and publishes into inline segments (so no node is needed) while
+ * that goes on; eviction; reopening; and crashes, that is, a copy of the state directory
+ * opened as it is.  What the publisher says must be the model at the cut; what is clean after
+ * a crash must be what is published (L5).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <linux/falloc.h>
+#include <sodium.h>
+#include <time.h>
+#include "cache/datafile.h"
+#include "volume_util.h"
+
+#define FILES  3
+#define CAP    ((size_t)1536 << 10)
+#define PIECES 4096
+
+static uint64_t seed;
+static unsigned mismatches; /* of the cut against the model */
+
+static uint64_t rnd(uint64_t n)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (seed * 0x2545f4914f6cdd1d >> 16) % n;
+}
+
+struct image {
+	uint64_t size;
+	uint8_t b[CAP]; /* from base on; before it all is zero */
+};
+
+struct world {
+	char dir[64];
+	struct store *st;
+	struct inode *in[FILES];
+	uint64_t ino[FILES], base[FILES];
+	struct image now[FILES], cut[FILES], remote[FILES];
+	bool in_cut[FILES], cut_large[FILES];
+	struct piece {
+		int file;
+		uint64_t off, len;
+	} piece[PIECES];
+	unsigned pieces, packed;
+	struct buf seg; /* plaintext of the cut */
+	uint32_t seg_off[PIECES];
+	uint64_t next_seg;
+	bool cutting;
+};
+
+/* --- the model --- */
+
+static void image_trim(struct image *m, uint64_t base)
+{
+	uint64_t keep = m->size > base ? m->size - base : 0;
+
+	if (keep < CAP)
+		memset(m->b + keep, 0, CAP - keep);
+}
+
+static void check_read(struct world *w, struct store *st, struct inode *in, int f, uint64_t off,
+		       size_t len, const struct image *m)
+{
+	uint8_t *got = malloc(len);
+	uint64_t base = w->base[f];
+
+	assert_non_null(got);
+	int64_t n = data_read(st, in, got, len, off);
+	uint64_t want = off < m->size ? HF_MIN((uint64_t)len, m->size - off) : 0;
+	assert_int_equal(n, want);
+	for (uint64_t i = 0; i < want; i++) {
+		uint8_t b = off + i >= base ? m->b[off + i - base] : 0;
+		if (got[i] != b)
+			fail_msg("file %d at %llu: %02x, not %02x", f,
+				 (unsigned long long)(off + i), got[i], b);
+	}
+	free(got);
+}
+
+static void check_all(struct world *w)
+{
+	for (int f = 0; f < FILES; f++) {
+		uint64_t from = w->base[f] > 100000 ? w->base[f] - 100000 : 0;
+		assert_true(w->in[f]->size == w->now[f].size);
+		check_read(w, w->st, w->in[f], f, from, CAP + 100000, &w->now[f]);
+	}
+}
+
+static void check_seek(struct world *w, int f)
+{
+	const struct image *m = &w->now[f];
+	uint64_t pos = 0, base = w->base[f];
+
+	while (pos < m->size) {
+		int64_t data = data_seek(w->st, w->in[f], pos, SEEK_DATA);
+		uint64_t to = data == -ENXIO ? m->size : (uint64_t)data;
+
+		assert_true(data == -ENXIO || (data >= 0 && to < m->size));
+		for (uint64_t i = HF_MAX(pos, base); i < to; i++)
+			assert_int_equal(m->b[i - base], 0);
+		if (data < 0)
+			break;
+		int64_t hole = data_seek(w->st, w->in[f], to, SEEK_HOLE);
+		assert_true(hole > data && (uint64_t)hole <= m->size);
+		pos = (uint64_t)hole;
+	}
+	assert_int_equal(data_seek(w->st, w->in[f], m->size, SEEK_DATA), -ENXIO);
+	assert_int_equal(data_seek(w->st, w->in[f], m->size, SEEK_HOLE), -ENXIO);
+}
+
+/* --- opening --- */
+
+static void world_open(struct world *w, bool skip_capture)
+{
+	struct store_opts o = {
+		.dir = w->dir, .skip_capture = skip_capture, .cache_size = 1ull << 40};
+
+	assert_int_equal(store_open(&w->st, &o), 0);
+	for (int f = 0; f < FILES; f++)
+		if (w->ino[f])
+			assert_int_equal(inode_get(w->st, w->ino[f], &w->in[f]), 0);
+}
+
+static struct world *world_new(bool skip_capture)
+{
+	struct world *w = calloc(1, sizeof *w);
+
+	assert_non_null(w);
+	strcpy(w->dir, "/tmp/hf-test-data-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	world_open(w, skip_capture);
+	assert_int_equal(store_init_root(w->st, 0, 0, 0755), 0);
+	w->next_seg = 1;
+	for (int f = 0; f < FILES; f++) {
+		struct meta_new n = {.mode = S_IFREG | 0644};
+		char name[2] = {(char)('a' + f), 0};
+
+		assert_int_equal(meta_create(w->st, INO_ROOT, name, 1, &n, &w->in[f]), 0);
+		w->ino[f] = w->in[f]->ino;
+		w->base[f] = f == 2 ? RANGE_CHUNK - CAP / 2 : 0;
+	}
+	return w;
+}
+
+static void world_close(struct world *w)
+{
+	for (int f = 0; f < FILES; f++)
+		inode_put(w->st, w->in[f]);
+	assert_int_equal(store_close(w->st), 0);
+}
+
+static void world_free(struct world *w)
+{
+	fx_rm_tree(w->dir);
+	buf_release(&w->seg);
+	free(w);
+}
+
+/* --- the publisher --- */
+
+static int add_live(void *arg, const struct extent *e)
+{
+	struct {
+		struct world *w;
+		int f;
+	} *a = arg;
+	struct seg_place place;
+	struct buf data = {0};
+	bool is_inline;
+
+	assert_int_equal(segment_place_locked(a->w->st, e->seg, &place, &data, &is_inline), 0);
+	assert_true(is_inline);
+	memcpy(a->w->cut[a->f].b + (e->off - a->w->base[a->f]), data.p + e->seg_off, e->len);
+	buf_release(&data);
+	return 0;
+}
+
+/* Makes w->cut what the other side will know: remote, with what this cut says changed. */
+static void cut_begin(struct world *w)
+{
+	struct store *st = w->st;
+
+	w->pieces = w->packed = 0;
+	buf_reset(&w->seg);
+	data_gate_close(st);
+	pthread_mutex_lock(&st->meta);
+	for (int f = 0; f < FILES; f++) {
+		struct inode *in = w->in[f];
+		uint64_t pos = 0, start, end;
+		unsigned flags;
+
+		memcpy(&w->cut[f], &w->remote[f], sizeof w->cut[f]);
+		w->in_cut[f] = in->dchg > st->published;
+		w->cut_large[f] = in->flags & INODE_LARGE;
+		if (!w->in_cut[f])
+			continue;
+		w->cut[f].size = in->size;
+		image_trim(&w->cut[f], w->base[f]);
+		if (!w->cut_large[f]) {
+			w->piece[w->pieces++] = (struct piece){f, 0, in->size};
+			continue;
+		}
+		assert_int_equal(data_cut_locked(st, in), 0);
+		while (ranges_next(in->spans, pos, in->size, RG_CUT | RG_CMETA, &start, &end,
+				   &flags) == 1) {
+			pos = end;
+			uint64_t at = HF_MAX(start, w->base[f]);
+			if (flags & RG_CUT) {
+				assert_true(w->pieces < PIECES);
+				w->piece[w->pieces++] = (struct piece){f, start, end - start};
+			} else if (at < end) {
+				struct {
+					struct world *w;
+					int f;
+				} a = {w, f};
+				memset(w->cut[f].b + (at - w->base[f]), 0, end - at);
+				assert_int_equal(
+					extent_each_locked(st, in->ino, at, end, add_live, &a),
+					0);
+			}
+		}
+	}
+	st->cut_epoch = st->epoch++;
+	st->cut_pos = 0;
+	assert_int_equal(store_put_u64(st, "epoch", st->epoch), 0);
+	pthread_mutex_unlock(&st->meta);
+	data_gate_open(st);
+	w->cutting = true;
+}
+
+static void pack_one(struct world *w)
+{
+	struct piece *p = &w->piece[w->packed];
+	struct inode *in = w->in[p->file];
+	struct store *st = w->st;
+
+	w->seg_off[w->packed++] = (uint32_t)w->seg.len;
+	if (w->cut_large[p->file]) {
+		uint8_t *to = buf_room(&w->seg, p->len);
+		assert_non_null(to);
+		assert_int_equal(data_cut_read(st, in, p->off, to, p->len), 0);
+		w->seg.len += p->len;
+		assert_int_equal(data_cut_packed(st, in, p->off, p->len), 0);
+		memcpy(w->cut[p->file].b + (p->off - w->base[p->file]), to, p->len);
+		return;
+	}
+	size_t before = w->seg.len;
+	pthread_mutex_lock(&st->meta);
+	int err = data_cut_small_locked(st, in->ino, &w->seg);
+	st->cut_pos = in->ino;
+	pthread_mutex_unlock(&st->meta);
+	/* Without captures the bytes of the cut may be gone. */
+	if (err || w->seg.len - before != p->len) {
+		mismatches++;
+		w->seg.len = before;
+		assert_non_null(buf_room(&w->seg, p->len));
+		memset(w->seg.p + before, 0xee, p->len);
+		w->seg.len += p->len;
+	}
+	memset(w->cut[p->file].b, 0, CAP);
+	if (p->len && w->base[p->file] == 0)
+		memcpy(w->cut[p->file].b, w->seg.p + before, p->len);
+}
+
+static void publish_extents(struct world *w, struct piece *p, uint64_t seg, uint32_t seg_off)
+{
+	struct store *st = w->st;
+	struct inode *in = w->in[p->file];
+	uint64_t pos = p->off, end = p->off + p->len, start, stop;
+	unsigned flags;
+
+	if (!w->cut_large[p->file]) {
+		if (in->flags & INODE_LARGE || in->dchg > st->cut_epoch)
+			return;
+		assert_int_equal(extent_drop_locked(st, in->ino, 0, UINT64_MAX), 0);
+		struct extent e = {0, p->len, seg, seg_off};
+		assert_int_equal(extent_put_locked(st, in->ino, &e), 0);
+		return;
+	}
+	if (!(in->flags & INODE_LARGE))
+		return;
+	while (ranges_next(in->spans, pos, end, RG_CUT | RG_DIRTY, &start, &stop, &flags) ==
+	       1) {
+		struct extent e = {start, stop - start, seg,
+				   seg_off + (uint32_t)(start - p->off)};
+		assert_int_equal(extent_put_locked(st, in->ino, &e), 0);
+		pos = stop;
+	}
+}
+
+static void cut_end(struct world *w, bool ok, const struct image *at_cut)
+{
+	struct store *st = w->st;
+
+	while (ok && w->packed < w->pieces)
+		pack_one(w);
+	assert_int_equal(store_commit_all(st), 0);
+	pthread_mutex_lock(&st->meta);
+	if (ok) {
+		sqlite3_stmt *s =
+			store_stmt(st, "INSERT INTO segment VALUES(?,?,3,4,2,12,0,?,x'',0,"
+				       "0,0,?)");
+		uint8_t id[16];
+
+		assert_non_null(s);
+		randombytes_buf(id, sizeof id);
+		sqlite3_bind_int64(s, 1, (sqlite3_int64)w->next_seg);
+		sqlite3_bind_blob(s, 2, id, sizeof id, SQLITE_STATIC);
+		sqlite3_bind_int64(s, 3, (sqlite3_int64)w->seg.len);
+		sqlite3_bind_blob64(s, 4, w->seg.p ? w->seg.p : id, w->seg.len, SQLITE_STATIC);
+		assert_int_equal(store_run(st, s), 0);
+		for (unsigned i = 0; i < w->pieces; i++)
+			publish_extents(w, &w->piece[i], w->next_seg, w->seg_off[i]);
+		w->next_seg++;
+	}
+	for (int f = 0; f < FILES; f++) {
+		if (!w->in_cut[f])
+			continue;
+		assert_int_equal(data_cut_done_locked(st, w->in[f], ok), 0);
+		if (!ok)
+			continue;
+		if (memcmp(&w->cut[f], &at_cut[f], sizeof w->cut[f]))
+			mismatches++;
+		memcpy(&w->remote[f], &w->cut[f], sizeof w->cut[f]);
+	}
+	if (ok) {
+		st->published = st->cut_epoch;
+		assert_int_equal(store_put_u64(st, "published", st->published), 0);
+	}
+	st->cut_epoch = 0;
+	st->cut_pos = 0;
+	sqlite3_stmt *s = store_stmt(st, "DELETE FROM capture");
+	assert_int_equal(store_run(st, s), 0);
+	pthread_mutex_unlock(&st->meta);
+	assert_int_equal(store_commit(st), 0);
+	w->cutting = false;
+}
+
+/* --- a crash --- */
+
+static void crash_check(struct world *w)
+{
+	char cmd[320], dir[96];
+	struct store_opts o = {.dir = dir};
+	struct store *st;
+
+	snprintf(dir, sizeof dir, "%s.crash", w->dir);
+	snprintf(cmd, sizeof cmd, "rm -rf %s && cp -a --sparse=always %s %s", dir, w->dir, dir);
+	assert_int_equal(system(cmd), 0);
+	assert_int_equal(store_open(&st, &o), 0);
+	assert_true(st->unclean);
+	for (int f = 0; f < FILES; f++) {
+		const struct image *m = &w->remote[f];
+		uint64_t base = w->base[f], pos = base, start, end;
+		struct inode *in;
+		unsigned flags;
+
+		if (inode_get(st, w->ino[f], &in))
+			continue; /* its creation was not committed yet */
+		assert_int_equal(in->io_err, 0);
+		if (in->chg <= st->published)
+			assert_true(in->size == m->size);
+		if (!(in->flags & INODE_LARGE)) {
+			if (!(in->flags & INODE_SMALL_DIRTY) && in->dchg)
+				check_read(w, st, in, f, 0, SMALL_MAX, m);
+			inode_put(st, in);
+			continue;
+		}
+		pthread_mutex_lock(&st->meta);
+		assert_int_equal(datafile_load_locked(st, in), 0);
+		pthread_mutex_unlock(&st->meta);
+		uint64_t limit = HF_MIN(HF_MIN(in->size, m->size), base + CAP);
+		while (pos < limit) {
+			ranges_at(in->spans, pos, limit, &flags, &end);
+			start = pos;
+			pos = end;
+			if (!(flags & (RG_DIRTY | RG_META))) {
+				struct image part = *m;
+				part.size = in->size;
+				check_read(w, st, in, f, start, end - start, &part);
+			}
+		}
+		inode_put(st, in);
+	}
+	/* A clean stop of what was recovered, and everything is still consistent. */
+	assert_int_equal(store_close(st), 0);
+	fx_rm_tree(dir);
+}
+
+/* --- operations --- */
+
+static uint64_t pick_off(struct world *w, int f)
+{
+	uint64_t at = rnd(3) ? rnd(CAP) : rnd(70000);
+
+	if (rnd(3) == 0)
+		at = at / 4096 * 4096;
+	if (rnd(2) && w->now[f].size > w->base[f])
+		at = rnd(w->now[f].size - w->base[f] + 1);
+	return w->base[f] + HF_MIN(at, CAP - 1);
+}
+
+static void op_write(struct world *w, int f)
+{
+	static uint8_t buf[CAP];
+	uint64_t off = pick_off(w, f), at = off - w->base[f];
+	size_t len = 1 + rnd(rnd(10) ? 9000 : 300000);
+
+	len = HF_MIN(len, CAP - at);
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)(1 + rnd(255));
+	assert_int_equal(data_write(w->st, w->in[f], buf, len, off, false), 0);
+	memcpy(w->now[f].b + at, buf, len);
+	w->now[f].size = HF_MAX(w->now[f].size, off + len);
+}
+
+static void op_truncate(struct world *w, int f)
+{
+	uint64_t size = rnd(4) ? pick_off(w, f) : 0;
+
+	assert_int_equal(data_truncate(w->st, w->in[f], size, false), 0);
+	w->now[f].size = size;
+	image_trim(&w->now[f], w->base[f]);
+}
+
+static void op_punch(struct world *w, int f)
+{
+	static const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    FALLOC_FL_ZERO_RANGE, 0,
+				    FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE};
+	uint64_t off = pick_off(w, f), at = off - w->base[f];
+	uint64_t len = 1 + rnd(200000);
+	int mode = modes[rnd(4)];
+
+	len = HF_MIN(len, CAP - at);
+	assert_int_equal(data_fallocate(w->st, w->in[f], mode, off, len, false), 0);
+	if (mode)
+		memset(w->now[f].b + at, 0, len);
+	if (!(mode & FALLOC_FL_KEEP_SIZE))
+		w->now[f].size = HF_MAX(w->now[f].size, off + len);
+}
+
+static void op_copy(struct world *w)
+{
+	int a = (int)rnd(FILES), b = (int)rnd(FILES);
+	uint64_t from = pick_off(w, a), to = pick_off(w, b);
+	uint64_t len = 1 + rnd(400000);
+
+	len = HF_MIN(len, CAP - (from - w->base[a]));
+	len = HF_MIN(len, CAP - (to - w->base[b]));
+	if (a == b && from < to + len && to < from + len) {
+		assert_int_equal(data_copy(w->st, w->in[a], from, w->in[b], to, len, false),
+				 -EINVAL);
+		return;
+	}
+	uint64_t want = from < w->now[a].size ? HF_MIN(len, w->now[a].size - from) : 0;
+	int64_t n = data_copy(w->st, w->in[a], from, w->in[b], to, len, false);
+	assert_true(n >= 0 && (uint64_t)n <= want && (n || !want));
+	if (!n)
+		return;
+	memmove(w->now[b].b + (to - w->base[b]), w->now[a].b + (from - w->base[a]), (size_t)n);
+	w->now[b].size = HF_MAX(w->now[b].size, to + (uint64_t)n);
+}
+
+static void run_world(bool skip_capture, int ops, bool checks)
+{
+	struct world *w = world_new(skip_capture);
+	struct image *at_cut = malloc(sizeof w->now);
+
+	assert_non_null(at_cut);
+	for (int i = 0; i < ops; i++) {
+		int f = (int)rnd(FILES);
+		uint64_t what = rnd(100);
+
+		if (what < 45)
+			op_write(w, f);
+		else if (what < 53)
+			op_truncate(w, f);
+		else if (what < 62)
+			op_punch(w, f);
+		else if (what < 68)
+			op_copy(w);
+		else if (what < 74)
+			check_read(w, w->st, w->in[f], f, pick_off(w, f), 1 + rnd(300000),
+				   &w->now[f]);
+		else if (what < 76)
+			check_seek(w, f);
+		else if (what < 79)
+			assert_int_equal(data_evict(w->st, 0), 0);
+		else if (what < 81)
+			assert_int_equal(data_sync(w->st, w->in[f], false), 0);
+		else if (what < 83)
+			assert_int_equal(store_commit(w->st), 0);
+		else if (what < 85 && checks)
+			crash_check(w);
+		else if (what < 86 && !w->cutting) {
+			world_close(w);
+			world_open(w, skip_capture);
+		} else if (!w->cutting) {
+			memcpy(at_cut, w->now, sizeof w->now);
+			cut_begin(w);
+		} else if (w->packed < w->pieces && what < 97) {
+			pack_one(w);
+		} else {
+			cut_end(w, rnd(5) != 0, at_cut);
+		}
+		if (i % 50 == 0)
+			check_all(w);
+	}
+	check_all(w);
+	if (w->cutting)
+		cut_end(w, true, at_cut);
+	/* All is published: what was not, is; and nothing but that is needed to read it. */
+	memcpy(at_cut, w->now, sizeof w->now);
+	cut_begin(w);
+	cut_end(w, true, at_cut);
+	assert_int_equal(w->st->unpublished_bytes, 0);
+	assert_int_equal(data_evict(w->st, 0), 0);
+	assert_int_equal(w->st->cached_bytes, 0);
+	check_all(w);
+	for (int f = 0; f < FILES; f++)
+		assert_memory_equal(&w->remote[f], &w->now[f], sizeof w->now[f]);
+	world_close(w);
+	world_free(w);
+	free(at_cut);
+}
+
+static void model(void **state)
+{
+	(void)state;
+	mismatches = 0;
+	for (int i = 0; i < 4; i++)
+		run_world(false, 300, true);
+	assert_int_equal(mismatches, 0);
+}
+
+/* Negative control: without captures the published state is not an instant of the drive. */
+static void no_capture(void **state)
+{
+	uint64_t keep = seed;
+
+	(void)state;
+	mismatches = 0;
+	struct world *w = world_new(true);
+	struct image *at_cut = malloc(sizeof w->now);
+	uint8_t buf[100000];
+
+	assert_non_null(at_cut);
+	memset(buf, 1, sizeof buf);
+	assert_int_equal(data_write(w->st, w->in[0], buf, sizeof buf, 0, false), 0);
+	memcpy(w->now[0].b, buf, sizeof buf);
+	w->now[0].size = sizeof buf;
+	memcpy(at_cut, w->now, sizeof w->now);
+	cut_begin(w);
+	memset(buf, 2, sizeof buf);
+	assert_int_equal(data_write(w->st, w->in[0], buf, 5000, 300, false), 0);
+	cut_end(w, true, at_cut);
+	assert_true(mismatches > 0);
+	world_close(w);
+	world_free(w);
+	free(at_cut);
+	seed = keep;
+}
+
+/* 4 TiB with a few bytes: few rows, no time, exact holes, few blocks. */
+static void sparse(void **state)
+{
+	struct world *w = world_new(false);
+	struct inode *in = w->in[0];
+	struct store *st = w->st;
+
+	(void)state;
+	assert_int_equal(data_truncate(st, in, 4ull << 40, false), 0);
+	assert_int_equal(data_seek(st, in, 0, SEEK_DATA), -ENXIO);
+	for (uint64_t i = 1; i < 4; i++)
+		assert_int_equal(data_write(st, in, "abc", 3, i << 40, false), 0);
+	assert_true(data_seek(st, in, 0, SEEK_DATA) == 1ll << 40);
+	assert_true(data_seek(st, in, 1ull << 40, SEEK_HOLE) == (1ll << 40) + 3);
+	assert_true(data_seek(st, in, (3ull << 40) + 3, SEEK_HOLE) == (3ll << 40) + 3);
+	assert_int_equal(data_seek(st, in, (3ull << 40) + 3, SEEK_DATA), -ENXIO);
+	assert_int_equal(data_fallocate(st, in, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5,
+					4ull << 40, false),
+			 0);
+	assert_int_equal(data_seek(st, in, 0, SEEK_DATA), -ENXIO);
+	assert_int_equal(data_write(st, in, "abc", 3, 2ull << 40, false), 0);
+	assert_int_equal(data_sync(st, in, false), 0);
+	pthread_mutex_lock(&st->meta);
+	assert_int_equal(data_allocated_locked(st, in), 3);
+	sqlite3_stmt *s = store_stmt(st, "SELECT count(*) FROM span");
+	assert_int_equal(store_step(st, s), 1);
+	assert_true(sqlite3_column_int(s, 0) <= 3);
+	sqlite3_reset(s);
+	pthread_mutex_unlock(&st->meta);
+	assert_int_equal(data_write(st, in, "x", 1, (1ull << 62), false), -EFBIG);
+	assert_int_equal(data_truncate(st, in, (1ull << 62) + 1, false), -EFBIG);
+	world_close(w);
+	world_free(w);
+}
+
+/* --- nodes --- */
+
+#define SEGS	 3
+#define PART_LEN (5u << 20)
+
+static void segment_row(struct store *st, uint64_t seg, const struct seg_place *p)
+{
+	sqlite3_stmt *s =
+		store_stmt(st, "INSERT INTO segment VALUES(?,?,1,?,?,?,?,?,?,0,0,0,NULL)");
+	uint8_t nodes[2 * EC_MAX];
+	int n = p->geom.k + p->geom.m;
+
+	assert_non_null(s);
+	for (int i = 0; i < n; i++)
+		put_le16(nodes + 2 * i, p->node[i]);
+	sqlite3_bind_int64(s, 1, (sqlite3_int64)seg);
+	sqlite3_bind_blob(s, 2, &p->geom.id, sizeof p->geom.id, SQLITE_STATIC);
+	sqlite3_bind_int(s, 3, p->geom.k);
+	sqlite3_bind_int(s, 4, p->geom.m);
+	sqlite3_bind_int(s, 5, p->geom.cell_log2);
+	sqlite3_bind_int64(s, 6, p->geom.cps);
+	sqlite3_bind_int64(s, 7, p->geom.len);
+	sqlite3_bind_blob(s, 8, nodes, 2 * n, SQLITE_STATIC);
+	assert_int_equal(store_run(st, s), 0);
+}
+
+static void compare(struct store *st, struct inode *in, const uint8_t *all, uint64_t off,
+		    size_t len)
+{
+	static uint8_t got[1 << 20];
+
+	assert_int_equal(data_read(st, in, got, len, off), len);
+	assert_memory_equal(got, all + off, len);
+}
+
+/* A file that is on six nodes only: at random, in sequence (read-ahead), again, and gone. */
+static void nodes(void **state)
+{
+	struct world *w = world_new(false);
+	struct store *st = w->st;
+	struct inode *in = w->in[0], *copy = w->in[1];
+	const size_t size = (size_t)SEGS * PART_LEN;
+	uint8_t *all = malloc(size), got[10];
+	struct fixture x;
+	struct stat sb;
+	int64_t btime;
+
+	(void)state;
+	assert_non_null(all);
+	fx_fill(all, size, 3);
+	fx_open(&x, 6, 4, 2);
+	st->vol = x.v;
+	assert_int_equal(data_truncate(st, in, size, false), 0);
+	for (unsigned i = 0; i < SEGS; i++) {
+		struct extent e = {(uint64_t)i * PART_LEN, PART_LEN, i + 1, 0};
+		struct seg_place p;
+
+		assert_int_equal(fx_store(&x, all + (size_t)i * PART_LEN, PART_LEN, &p), 0);
+		pthread_mutex_lock(&st->meta);
+		segment_row(st, i + 1, &p);
+		assert_int_equal(extent_put_locked(st, in->ino, &e), 0);
+		pthread_mutex_unlock(&st->meta);
+	}
+	assert_int_equal(store_start(st), 0);
+	assert_int_equal(data_start(st), 0);
+	inode_stat(st, in, &sb, &btime);
+	assert_int_equal(sb.st_blocks, size / 512);
+	for (int i = 0; i < 30; i++) {
+		size_t len = 1 + rnd(70000);
+		compare(st, in, all, rnd(size - len), len);
+	}
+	assert_true(st->cached_bytes > 0);
+	for (int pass = 0; pass < 2; pass++) {
+		for (size_t off = 0; off < size; off += 128 << 10)
+			compare(st, in, all, off, 128 << 10);
+		assert_int_equal(st->cached_bytes, size);
+	}
+	/* A copy has the same extents and costs nothing here. */
+	assert_int_equal(data_copy(st, in, 1000, copy, 500, size - 1000, false), size - 1000);
+	assert_int_equal(st->cached_bytes, size);
+	assert_int_equal(data_read(st, copy, got, 10, 3000500), 10);
+	assert_memory_equal(got, all + 3001000, 10);
+	/* What was written stays what it is while the rest comes from the nodes again. */
+	assert_int_equal(data_evict(st, 0), 0);
+	assert_int_equal(st->cached_bytes, 0);
+	memset(all + 1000000, 0x55, 3000);
+	assert_int_equal(data_write(st, in, all + 1000000, 3000, 1000000, false), 0);
+	for (size_t off = 0; off < size; off += 512 << 10)
+		compare(st, in, all, off, 512 << 10);
+	assert_int_equal(data_evict(st, 0), 0);
+	assert_int_equal(st->cached_bytes, 3000);
+	compare(st, in, all, 1000000, 3000);
+	data_stop(st);
+	fx_close(&x);
+	st->vol = NULL;
+	assert_int_equal(data_read(st, in, got, 10, 0), -ENODATA);
+	compare(st, in, all, 1000100, 2000);
+	world_close(w);
+	world_free(w);
+	free(all);
+}
+
+/* --- threads --- */
+
+struct crew {
+	struct world *w;
+	_Atomic bool stop;
+	_Atomic unsigned torn;
+};
+
+#define BLOCK  4096u
+#define BLOCKS 512u
+
+static void *writes(void *arg)
+{
+	struct crew *c = arg;
+	uint8_t b[BLOCK];
+
+	for (unsigned i = 1; !c->stop; i++) {
+		memset(b, (int)(i % 255 + 1), sizeof b);
+		data_write(c->w->st, c->w->in[0], b, sizeof b, (i * 7919u % BLOCKS) * BLOCK,
+			   false);
+		if (i % 1000 == 0)
+			data_truncate(c->w->st, c->w->in[0], i % 3000 ? BLOCK * 100 : 0, false);
+		if (i % 700 == 0)
+			data_sync(c->w->st, c->w->in[0], false);
+	}
+	return NULL;
+}
+
+static bool uniform(const uint8_t *b, size_t len)
+{
+	return !len || (b[0] == b[len - 1] && !memcmp(b, b + 1, len - 1));
+}
+
+static void *reads(void *arg)
+{
+	struct crew *c = arg;
+	uint8_t b[BLOCK];
+
+	for (unsigned i = 0; !c->stop; i++) {
+		int64_t n = data_read(c->w->st, c->w->in[0], b, sizeof b,
+				      (i * 104729u % BLOCKS) * BLOCK);
+		if (n < 0 || !uniform(b, (size_t)n))
+			c->torn++;
+		struct stat sb;
+		int64_t btime;
+		inode_stat(c->w->st, c->w->in[0], &sb, &btime);
+	}
+	return NULL;
+}
+
+static void threads(void **state)
+{
+	struct crew c = {.w = world_new(false)};
+	struct store *st = c.w->st;
+	struct inode *in = c.w->in[0];
+	pthread_t t[2];
+	uint8_t b[BLOCK];
+
+	(void)state;
+	assert_int_equal(store_start(st), 0);
+	assert_int_equal(data_start(st), 0);
+	pthread_create(&t[0], NULL, writes, &c);
+	pthread_create(&t[1], NULL, reads, &c);
+	for (int round = 0; round < 60; round++) {
+		struct {
+			uint64_t off, end;
+		} list[BLOCKS];
+		unsigned cnt = 0;
+		uint64_t pos = 0, start, end;
+		unsigned flags;
+
+		data_gate_close(st);
+		pthread_mutex_lock(&st->meta);
+		bool large = in->flags & INODE_LARGE;
+		if (large) {
+			assert_int_equal(data_cut_locked(st, in), 0);
+			while (ranges_next(in->spans, pos, in->size, RG_CUT, &start, &end,
+					   &flags) == 1) {
+				list[cnt].off = start;
+				list[cnt++].end = end;
+				pos = end;
+			}
+		}
+		st->cut_epoch = st->epoch++;
+		st->cut_pos = 0;
+		pthread_mutex_unlock(&st->meta);
+		data_gate_open(st);
+		for (unsigned i = 0; i < cnt; i++) {
+			for (pos = list[i].off; pos < list[i].end; pos += BLOCK) {
+				if (data_cut_read(st, in, pos, b, BLOCK) || !uniform(b, BLOCK))
+					c.torn++;
+				data_cut_packed(st, in, pos, BLOCK);
+			}
+		}
+		pthread_mutex_lock(&st->meta);
+		if (large)
+			data_cut_done_locked(st, in, false);
+		st->cut_epoch = 0;
+		sqlite3_stmt *s = store_stmt(st, "DELETE FROM capture");
+		store_run(st, s);
+		pthread_mutex_unlock(&st->meta);
+		data_evict(st, 0);
+	}
+	c.stop = true;
+	pthread_join(t[0], NULL);
+	pthread_join(t[1], NULL);
+	assert_int_equal(c.torn, 0);
+	data_stop(st);
+	world_close(c.w);
+	world_free(c.w);
+}
+
+/* Figures for people: no assertion but that it works. */
+static void speed(void **state)
+{
+	struct world *w = world_new(false);
+	static uint8_t buf[1 << 20];
+	const unsigned mib = 128, small = 60000;
+	int64_t t = now_ms();
+
+	(void)state;
+	for (unsigned i = 0; i < mib; i++)
+		assert_int_equal(
+			data_write(w->st, w->in[0], buf, sizeof buf, (uint64_t)i << 20, false),
+			0);
+	int64_t seq = now_ms() - t;
+	t = now_ms();
+	for (unsigned i = 0; i < small; i++)
+		assert_int_equal(
+			data_write(w->st, w->in[0], buf, 4096, rnd(mib << 8) << 12, false), 0);
+	int64_t random = now_ms() - t;
+	print_message("sequential %.0f MB/s, random 4 KiB %.0f/s\n",
+		      mib * 1048.576 / (double)HF_MAX(seq, 1),
+		      small * 1e3 / (double)HF_MAX(random, 1));
+	world_close(w);
+	world_free(w);
+}
+
+int main(void)
+{
+	const char *s = getenv("SEED");
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sparse), cmocka_unit_test(no_capture), cmocka_unit_test(model),
+		cmocka_unit_test(nodes),  cmocka_unit_test(threads),	cmocka_unit_test(speed),
+	};
+
+	if (sodium_init() < 0)
+		return 1;
+	log_set_level(LOG_LVL_WARN);
+	log_set_quiet(true);
+	seed = s ? strtoull(s, NULL, 0) : (uint64_t)time(NULL) * 2654435761u | 1;
+	print_message("SEED=%llu\n", (unsigned long long)seed);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
