@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * fsck, and scrub, which is fsck --nodes --deep.
+ */
+#include "fs/cmd.h"
+
+#include <stdlib.h>
+#include "cache/check.h"
+#include "fs/control.h"
+#include "fs/drive.h"
+#include "fs/rebuild.h"
+
+#define ANSWER_MS 600000 /* without any sign of progress */
+#define VERIFY_MS 10000
+
+struct args {
+	const char *cmd, *name, *pass_file;
+	bool nodes, deep, repair, rebuild, json;
+	json_t *list;
+	uint64_t cnt;
+};
+
+static void found(void *arg, const char *what)
+{
+	struct args *a = arg;
+
+	a->cnt++;
+	cmd_progress_end();
+	if (!a->json)
+		printf("%s\n", what);
+	else if (json_array_size(a->list) < 100000)
+		json_array_append_new(a->list, json_string(what));
+}
+
+static void progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	(void)arg;
+	cmd_progress("%s: %llu of %llu", what, (unsigned long long)done,
+		     (unsigned long long)total);
+}
+
+static void on_progress(void *arg, const json_t *p)
+{
+	const char *what = json_string_value(json_object_get(p, "what"));
+
+	progress(arg, what ? what : "checking",
+		 (uint64_t)json_integer_value(json_object_get(p, "done")),
+		 (uint64_t)json_integer_value(json_object_get(p, "total")));
+}
+
+static int report(struct args *a)
+{
+	int err;
+
+	cmd_progress_end();
+	if (a->json) {
+		err = cmd_print_json(json_pack("{s:s, s:I, s:O}", "volume", a->name, "count",
+					       (json_int_t)a->cnt, "findings", a->list));
+		return a->cnt ? EXIT_FAILED : err;
+	}
+	if (a->cnt)
+		printf("%s: %llu findings\n", a->name, (unsigned long long)a->cnt);
+	else
+		printf("%s: nothing found\n", a->name);
+	return fflush(stdout) || a->cnt ? EXIT_FAILED : EXIT_DONE;
+}
+
+/* The nodes can be looked at while the drive is in use; the rest cannot. */
+static int by_mount(struct args *a, const struct config *cfg)
+{
+	json_t *req = json_pack("{s:s, s:b}", "cmd", "fsck", "deep", (int)a->deep),
+	       *answer = NULL;
+	size_t i;
+	json_t *f;
+
+	int err = control_call_progress(cfg->dir, req, ANSWER_MS, on_progress, NULL, NULL,
+					&answer);
+	json_array_foreach(json_object_get(answer, "findings"), i, f)
+		found(a, json_string_value(f) ? json_string_value(f) : "");
+	if (!err)
+		a->cnt = HF_MAX(a->cnt,
+				(uint64_t)json_integer_value(json_object_get(answer, "count")));
+	json_decref(req);
+	json_decref(answer);
+	return err ? cmd_fail_last(a->cmd, err) : report(a);
+}
+
+static bool mounted(const struct config *cfg)
+{
+	json_t *req = json_pack("{s:s}", "cmd", "ping"), *answer = NULL;
+
+	int err = control_call(cfg->dir, req, 10000, &answer);
+	json_decref(req);
+	json_decref(answer);
+	return err != -ENOENT;
+}
+
+static int check(struct args *a, struct config *cfg)
+{
+	struct check_opts o = {.nodes = a->nodes,
+			       .deep = a->deep,
+			       .repair = a->repair,
+			       .found = found,
+			       .progress = progress,
+			       .arg = a};
+	struct store_opts so = {0};
+	struct keys *keys = NULL;
+	struct drive *d;
+	int64_t n = 0;
+
+	int err = keys_global_init();
+	if (!err && a->nodes)
+		err = drive_keys(cfg, a->pass_file, &keys);
+	if (err) {
+		config_free(cfg);
+		return cmd_fail_last(a->cmd, err);
+	}
+	err = drive_open(&d, cfg, keys, &so);
+	if (err)
+		return cmd_fail_last(a->cmd, err);
+	if (a->nodes) {
+		volume_verify(d->vol, now_ms() + VERIFY_MS);
+		drive_missing_nodes(d, found, a);
+	}
+	n = check_store(d->st, &o);
+	cmd_progress_end();
+	int status = n < 0 ? cmd_fail_last(a->cmd, (int)n) : EXIT_DONE;
+	err = drive_close(d);
+	if (err && !status)
+		status = cmd_fail_last(a->cmd, err);
+	return status ? status : report(a);
+}
+
+static int rebuild(struct args *a, struct config *cfg)
+{
+	struct rebuilt r = {0};
+
+	int err = keys_global_init();
+	if (!err)
+		err = rebuild_run(cfg, a->pass_file, &r);
+	int status = err ? cmd_fail_last(a->cmd, err) : EXIT_DONE;
+	if (!err && a->json) {
+		status = cmd_print_json(json_pack(
+			"{s:s, s:s, s:s, s:o, s:I, s:I}", "volume", a->name, "old_database",
+			r.database, "old_contents", r.data, "salvaged",
+			r.salvaged ? json_string(r.salvaged) : json_null(), "named",
+			(json_int_t)r.named, "unnamed", (json_int_t)r.unnamed));
+	} else if (!err) {
+		printf("%s: the database is made anew from the nodes\n", a->name);
+		printf("the old database: %s*\n", r.database);
+		printf("the local contents: %s\n", r.data);
+		if (r.salvaged)
+			printf("%llu files that were not published: %s (%llu of them without "
+			       "name)\n",
+			       (unsigned long long)(r.named + r.unnamed), r.salvaged,
+			       (unsigned long long)r.unnamed);
+		puts("Remove these when nothing of them is needed any more.");
+		if (fflush(stdout))
+			status = EXIT_FAILED;
+	}
+	rebuilt_release(&r);
+	config_free(cfg);
+	return status;
+}
+
+static int run(struct args *a, int argc, char **argv)
+{
+	static const struct option longs[] = {{"nodes", no_argument, NULL, 'n'},
+					      {"deep", no_argument, NULL, 'd'},
+					      {"repair", no_argument, NULL, 'r'},
+					      {"rebuild", no_argument, NULL, 'R'},
+					      {"passphrase-file", required_argument, NULL, 'p'},
+					      {"json", no_argument, NULL, 'j'},
+					      {NULL, 0, NULL, 0}};
+	bool scrub = !strcmp(a->cmd, "scrub");
+	struct config *cfg;
+	int o, status;
+
+	while ((o = cmd_getopt(argc, argv, "", longs)) != -1) {
+		if (o == '?')
+			return EXIT_USAGE;
+		if (scrub && o != 'p' && o != 'j')
+			return cmd_usage(a->cmd,
+					 "only --passphrase-file and --json are known here");
+		a->nodes |= o == 'n' || o == 'd';
+		a->deep |= o == 'd';
+		a->repair |= o == 'r';
+		a->rebuild |= o == 'R';
+		a->json |= o == 'j';
+		if (o == 'p')
+			a->pass_file = optarg;
+	}
+	status = cmd_operands(argc, argv, 1, "NAME");
+	if (status)
+		return status;
+	if (a->rebuild && (a->nodes || a->repair))
+		return cmd_usage(a->cmd, "--rebuild goes alone");
+	a->name = argv[optind];
+	int err = config_load(a->name, &cfg);
+	if (err)
+		return cmd_fail_last(a->cmd, err);
+	if (mounted(cfg)) {
+		if (a->nodes && !a->repair) {
+			status = by_mount(a, cfg);
+		} else {
+			status = cmd_fail(
+				a->cmd,
+				"%s is mounted: unmount it first (only --nodes and --deep "
+				"can be checked while it is in use)",
+				a->name);
+		}
+		config_free(cfg);
+		return status;
+	}
+	return a->rebuild ? rebuild(a, cfg) : check(a, cfg);
+}
+
+int cmd_fsck(int argc, char **argv)
+{
+	struct args a = {.cmd = "fsck", .list = json_array()};
+
+	int status = run(&a, argc, argv);
+	json_decref(a.list);
+	return status;
+}
+
+int cmd_scrub(int argc, char **argv)
+{
+	struct args a = {.cmd = "scrub", .nodes = true, .deep = true, .list = json_array()};
+
+	int status = run(&a, argc, argv);
+	json_decref(a.list);
+	return status;
+}

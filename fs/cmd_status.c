@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * status, and node list, which shows a part of the same.
+ */
+#include "fs/cmd.h"
+
+#include <stdlib.h>
+#include "fs/control.h"
+#include "fs/drive.h"
+
+#define ASK_MS	  15000
+#define VERIFY_MS 3000
+
+/* From the mount when there is one, else from the database.  NULL with a log line. */
+static json_t *get_status(const char *name)
+{
+	json_t *req = json_pack("{s:s}", "cmd", "status"), *answer = NULL, *st = NULL;
+	struct config *cfg;
+
+	int err = config_load(name, &cfg);
+	if (!err) {
+		err = control_call(cfg->dir, req, ASK_MS, &answer);
+		config_free(cfg);
+		if (!err) {
+			st = json_incref(json_object_get(answer, "status"));
+			if (!st)
+				log_fail(-EBADMSG, "the mount's answer holds no status");
+		} else if (err == -ENOENT) {
+			st = drive_status_closed(name, VERIFY_MS);
+		}
+	}
+	json_decref(req);
+	json_decref(answer);
+	return st;
+}
+
+static const char *str(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+static long long num(const json_t *o, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(o, key));
+}
+
+static void show_nodes(const json_t *nodes)
+{
+	char size[SIZE_CAP];
+	size_t i;
+	json_t *n;
+
+	printf("  %-10s %-9s %-20s %8s %10s  %s\n", "node", "state", "since", "shards", "size",
+	       "place");
+	json_array_foreach(nodes, i, n)
+	{
+		cmd_size((uint64_t)num(n, "bytes"), size);
+		printf("  %-10s %-9s %-20s %8lld %10s  %s\n", str(n, "name"), str(n, "state"),
+		       str(n, "since"), num(n, "shards"), size, str(n, "url"));
+		if (*str(n, "error"))
+			printf("  %-10s %s\n", "", str(n, "error"));
+	}
+}
+
+static void show(const json_t *st)
+{
+	const json_t *pub = json_object_get(st, "published"),
+		     *un = json_object_get(st, "unpublished");
+	char size[SIZE_CAP];
+
+	if (json_is_true(json_object_get(st, "mounted")))
+		printf("%s, mounted on %s (process %lld)\n", str(st, "volume"),
+		       str(st, "mountpoint"), num(st, "pid"));
+	else
+		printf("%s, not mounted\n", str(st, "volume"));
+	if (num(pub, "seq"))
+		printf("  published    commit %lld of %s\n", num(pub, "seq"), str(pub, "time"));
+	else if (*str(pub, "time"))
+		printf("  published    nothing of this machine yet; the drive is as of %s\n",
+		       str(pub, "time"));
+	else
+		puts("  published    nothing yet");
+	cmd_size((uint64_t)num(un, "bytes"), size);
+	if (num(un, "files") || num(un, "bytes"))
+		printf("  unpublished  %s in %lld files, oldest change %lld s ago\n", size,
+		       num(un, "files"), num(un, "oldest_s"));
+	else
+		puts("  unpublished  nothing");
+	printf("  protected    %s, survives %lld further losses\n",
+	       json_is_true(json_object_get(st, "protected")) ? "yes" : "no",
+	       num(st, "survives"));
+	if (*str(st, "warning"))
+		printf("  warning      %s\n", str(st, "warning"));
+	show_nodes(json_object_get(st, "nodes"));
+}
+
+struct all {
+	json_t *list;
+	bool json;
+	size_t cnt;
+	int status;
+};
+
+static int one_volume(void *arg, const char *name)
+{
+	struct all *a = arg;
+	json_t *st = get_status(name);
+
+	a->cnt++;
+	if (!st) {
+		/* The others are shown all the same. */
+		a->status = cmd_fail("status", "%s: %s", name, log_last());
+		return 0;
+	}
+	if (a->json) {
+		json_array_append_new(a->list, st);
+		return 0;
+	}
+	if (a->cnt > 1)
+		putchar('\n');
+	show(st);
+	json_decref(st);
+	return 0;
+}
+
+int cmd_status(int argc, char **argv)
+{
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+					      {NULL, 0, NULL, 0}};
+	struct all a = {0};
+	int o, err;
+
+	while ((o = cmd_getopt(argc, argv, "", longs)) != -1) {
+		if (o != 'j')
+			return EXIT_USAGE;
+		a.json = true;
+	}
+	if (argc - optind > 1)
+		return cmd_usage("status", "\"%s\" is too much: one NAME or none",
+				 argv[optind + 1]);
+	if (argc > optind) {
+		json_t *st = get_status(argv[optind]);
+
+		if (!st)
+			return cmd_fail_last("status", -EIO);
+		if (a.json)
+			return cmd_print_json(st);
+		show(st);
+		json_decref(st);
+		return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
+	}
+	a.list = json_array();
+	err = config_list(one_volume, &a);
+	if (err)
+		a.status = cmd_fail_last("status", err);
+	if (a.json) {
+		err = cmd_print_json(a.list);
+		return a.status ? a.status : err;
+	}
+	json_decref(a.list);
+	if (!a.cnt && !a.status)
+		puts("no volume on this machine: holdfast create makes one");
+	return fflush(stdout) ? EXIT_FAILED : a.status;
+}
+
+int cmd_node(int argc, char **argv)
+{
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+					      {NULL, 0, NULL, 0}};
+	static const char *const later[] = {"add", "remove", "replace", "drain"};
+	static char as[] = "node";
+	bool json = false;
+	int o, status;
+
+	for (size_t i = 0; argc > 1 && i < sizeof later / sizeof *later; i++)
+		if (!strcmp(argv[1], later[i]))
+			return cmd_fail(
+				"node",
+				"%s is not supported by this version: the nodes of a volume "
+				"are those it was created with",
+				later[i]);
+	if (argc < 2 || strcmp(argv[1], "list"))
+		return cmd_usage("node", "%s",
+				 argc < 2 ? "what to do is needed: list NAME"
+					  : "only list NAME can be asked");
+	argc--;
+	argv++;
+	argv[0] = as;
+	while ((o = cmd_getopt(argc, argv, "", longs)) != -1) {
+		if (o != 'j')
+			return EXIT_USAGE;
+		json = true;
+	}
+	status = cmd_operands(argc, argv, 1, "NAME");
+	if (status)
+		return status;
+	json_t *st = get_status(argv[optind]);
+	if (!st)
+		return cmd_fail_last("node", -EIO);
+	json_t *nodes = json_incref(json_object_get(st, "nodes"));
+	json_decref(st);
+	if (json)
+		return cmd_print_json(nodes);
+	show_nodes(nodes);
+	json_decref(nodes);
+	return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
+}

@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "fs/daemon.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <unistd.h>
+#include "cache/check.h"
+#include "fs/cmd.h"
+#include "fs/control.h"
+#include "fs/drive.h"
+
+#define VERIFY_MS    5000
+#define LAST_SYNC_MS 60000
+
+struct daemon {
+	const struct daemon_opts *o;
+	struct drive *s;
+	struct fs *fs;
+	struct control *control;
+	pthread_t signals;
+	_Atomic bool serving; /* the tree is mounted */
+	_Atomic bool hurry;   /* do not wait for nodes any more */
+	_Atomic bool ended;   /* the signal thread may go */
+};
+
+/* --- what the command line asks --- */
+
+struct call {
+	struct daemon *d;
+	int (*send)(void *conn, json_t *p);
+	void *conn;
+};
+
+static bool call_give_up(void *arg)
+{
+	struct call *c = arg;
+
+	return c->d->hurry || !c->d->serving;
+}
+
+static int call_progress(void *arg, const struct publish_status *ps,
+			 const struct store_figures *f)
+{
+	struct call *c = arg;
+
+	return c->send(c->conn,
+		       json_pack("{s:I, s:I, s:I, s:I, s:I}", "seq", (json_int_t)ps->seq,
+				 "bytes", (json_int_t)f->unpublished_bytes, "files",
+				 (json_int_t)f->unpublished_files, "cut_bytes",
+				 (json_int_t)ps->cut_bytes, "cut_done",
+				 (json_int_t)ps->cut_done));
+}
+
+static json_t *do_sync(struct call *c, const json_t *req, bool protect)
+{
+	json_int_t ms = json_integer_value(json_object_get(req, "timeout_ms"));
+	struct drive_wait w = {.protect = protect,
+			       .limit_ms = HF_MAX(ms, (json_int_t)0),
+			       .give_up = call_give_up,
+			       .progress = call_progress,
+			       .arg = c};
+	struct publish_status ps;
+
+	int err = drive_publish(c->d->s, &w);
+	if (err)
+		return control_error(err, "%s",
+				     err == -EPIPE ? "the caller has gone" : log_last());
+	drive_publish_status(c->d->s, &ps);
+	return json_pack("{s:b, s:I}", "ok", 1, "seq", (json_int_t)ps.seq);
+}
+
+struct findings {
+	struct call *c;
+	json_t *list;
+};
+
+static void found(void *arg, const char *what)
+{
+	struct findings *f = arg;
+
+	if (json_array_size(f->list) < 1000)
+		json_array_append_new(f->list, json_string(what));
+}
+
+static void check_progress(void *arg, const char *what, uint64_t done, uint64_t total)
+{
+	struct findings *f = arg;
+
+	f->c->send(f->c->conn, json_pack("{s:s, s:I, s:I}", "what", what, "done",
+					 (json_int_t)done, "total", (json_int_t)total));
+}
+
+static json_t *do_fsck(struct call *c, const json_t *req)
+{
+	struct findings f = {c, json_array()};
+	struct check_opts o = {.nodes = true,
+			       .deep = json_is_true(json_object_get(req, "deep")),
+			       .found = found,
+			       .progress = check_progress,
+			       .arg = &f};
+
+	unsigned missing = f.list ? drive_missing_nodes(c->d->s, found, &f) : 0;
+	int64_t n = f.list ? check_store(c->d->s->st, &o) : -ENOMEM;
+	if (n >= 0)
+		n += missing;
+	if (n < 0) {
+		json_decref(f.list);
+		return control_error((int)n, "%s", log_last());
+	}
+	return json_pack("{s:b, s:I, s:o}", "ok", 1, "count", (json_int_t)n, "findings",
+			 f.list);
+}
+
+static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, json_t *p),
+		      void *conn)
+{
+	struct daemon *d = arg;
+	struct call c = {d, progress, conn};
+	const char *cmd = json_string_value(json_object_get(req, "cmd"));
+
+	if (!cmd)
+		return control_error(-EINVAL, "the request has no \"cmd\"");
+	if (!strcmp(cmd, "ping"))
+		return json_pack("{s:b, s:b, s:i, s:s}", "ok", 1, "mounted", (int)d->serving,
+				 "pid", (int)getpid(), "mountpoint", d->o->mountpoint);
+	if (!strcmp(cmd, "status")) {
+		json_t *st = drive_status(d->s, d->serving ? d->o->mountpoint : NULL);
+
+		if (!st)
+			return control_error(-EIO, "%s", log_last());
+		return json_pack("{s:b, s:o}", "ok", 1, "status", st);
+	}
+	if (!strcmp(cmd, "hurry") || !strcmp(cmd, "stay")) {
+		d->hurry = *cmd == 'h';
+		return json_pack("{s:b}", "ok", 1);
+	}
+	if (!d->serving)
+		return control_error(-ESHUTDOWN, "the volume is being unmounted");
+	if (!strcmp(cmd, "sync"))
+		return do_sync(&c, req, json_is_true(json_object_get(req, "protected")));
+	if (!strcmp(cmd, "repair")) {
+		drive_poke(d->s);
+		return do_sync(&c, req, true);
+	}
+	if (!strcmp(cmd, "umount")) {
+		/* The caller unmounts, when this says that it loses nothing by it. */
+		if (json_is_true(json_object_get(req, "now"))) {
+			d->hurry = true;
+			return json_pack("{s:b}", "ok", 1);
+		}
+		return do_sync(&c, req, false);
+	}
+	if (!strcmp(cmd, "fsck"))
+		return do_fsck(&c, req);
+	return control_error(
+		-ENOSYS, "the mount does not know \"%.40s\": is it of another version?", cmd);
+}
+
+/* --- signals --- */
+
+static void signal_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+}
+
+static void *signal_main(void *arg)
+{
+	struct daemon *d = arg;
+	bool asked = false;
+	sigset_t set;
+	int sig;
+
+	signal_set(&set);
+	while (!sigwait(&set, &sig)) {
+		if (d->ended)
+			break;
+		asked |= !d->serving;
+		log_info("signal %d: %s", sig,
+			 asked ? "not waiting for the nodes any more" : "unmounting");
+		if (asked)
+			d->hurry = true;
+		else
+			fs_stop(d->fs);
+		asked = true;
+	}
+	return NULL;
+}
+
+/* --- life --- */
+
+/* Standard streams stay with the caller's terminal until all can be said there. */
+static void detach(int ready_fd)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		if (null > STDERR_FILENO)
+			close(null);
+	}
+	log_take_stderr();
+	while (write(ready_fd, "", 1) < 0 && errno == EINTR)
+		;
+	close(ready_fd);
+}
+
+static bool last_give_up(void *arg)
+{
+	struct daemon *d = arg;
+
+	return d->hurry;
+}
+
+static void last_publication(struct daemon *d)
+{
+	struct drive_wait w = {.limit_ms = LAST_SYNC_MS, .give_up = last_give_up, .arg = d};
+
+	if (d->o->fs.read_only)
+		return;
+	/* It fails when nodes are missing: drive_publish has logged what stays here. */
+	if (!d->hurry && !drive_publish(d->s, &w))
+		log_info("all is published");
+}
+
+static int set_noexec(const char *dir)
+{
+	if (mount(NULL, dir, NULL, MS_BIND | MS_REMOUNT | MS_NOEXEC | MS_NOSUID | MS_NODEV,
+		  NULL) < 0)
+		return log_fail(-errno, "noexec cannot be set on %s: %s", dir, strerror(errno));
+	return 0;
+}
+
+static int serve(struct daemon *d, int ready_fd)
+{
+	int err = fs_mount(&d->fs, d->s->st, d->o->mountpoint, &d->o->fs);
+
+	if (err)
+		return err;
+	d->serving = true;
+	if (d->o->noexec)
+		err = set_noexec(d->o->mountpoint);
+	if (!err)
+		err = drive_start(d->s, VERIFY_MS);
+	if (!err)
+		err = control_start(&d->control, d->s->cfg->dir, handle, d);
+	if (!err) {
+		err = -pthread_create(&d->signals, NULL, signal_main, d);
+		if (err)
+			log_fail(err, "no thread can be started: %s", strerror(-err));
+	}
+	if (err) {
+		d->serving = false;
+		fs_unmount(d->fs, true);
+		fs_free(d->fs);
+		control_stop(d->control);
+		return err;
+	}
+	pthread_setname_np(d->signals, "hf-signal");
+	log_info("%s is mounted on %s", d->s->cfg->name, d->o->mountpoint);
+	if (ready_fd >= 0)
+		detach(ready_fd);
+
+	err = fs_loop(d->fs);
+	d->serving = false;
+	log_info("%s: unmounting", d->s->cfg->name);
+	fs_unmount(d->fs, true);
+	last_publication(d);
+	control_stop(d->control);
+	d->ended = true;
+	pthread_kill(d->signals, SIGTERM);
+	pthread_join(d->signals, NULL);
+	fs_free(d->fs);
+	return err;
+}
+
+int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
+{
+	struct daemon d = {.o = o};
+	struct store_opts so = {.cache_size = o->cache_size, .fsync_remote = o->fsync_remote};
+	char *log_path = config_file(cfg, "log");
+	struct keys *keys;
+	sigset_t set;
+
+	int err = keys_global_init();
+	if (!err)
+		err = drive_keys(cfg, o->pass_file, &keys);
+	if (err) {
+		config_free(cfg);
+		free(log_path);
+		return err;
+	}
+	log_set_level(o->fs.debug ? LOG_LVL_DEBUG : LOG_LVL_INFO);
+	if (ready_fd >= 0) {
+		/* After the passphrase: the terminal is asked from its own session. */
+		setsid();
+		err = log_path ? log_to_file(log_path) : -ENOMEM;
+		if (err)
+			log_fail(err, "%s cannot be written: %s", log_path ? log_path : "log",
+				 strerror(-err));
+	} else {
+		log_set_quiet(false);
+	}
+	free(log_path);
+	signal(SIGPIPE, SIG_IGN);
+	signal_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	umask(077);
+	if (err || chdir("/") < 0) {
+		keys_free(keys);
+		config_free(cfg);
+		return err ? err : log_fail(-errno, "/: %s", strerror(errno));
+	}
+	err = drive_open(&d.s, cfg, keys, &so);
+	if (err)
+		return err;
+	d.s->interval_ms = o->interval_ms;
+	err = serve(&d, ready_fd);
+	if (err) {
+		/* Closing logs too: the reason must stay the last line. */
+		char why[1024];
+
+		snprintf(why, sizeof why, "%s", log_last());
+		drive_close(d.s);
+		return log_fail(err, "%s", why);
+	}
+	err = drive_close(d.s);
+	log_info("ended");
+	return err;
+}

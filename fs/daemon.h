@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * daemon: the life of a mount.
+ *
+ *   start  keys, log, signals blocked, store (its lock), nodes, the mount point, threads,
+ *          control socket, signal thread, "ready"
+ *   serve  until umount, a signal, or the kernel ends it
+ *   stop   mount point gone (no more changes), publish for at most a minute, control socket,
+ *          publisher, store, nodes
+ *
+ * The mount is ready before any node was found well: it works without nodes.  What is not
+ * published when it ends stays in the store and is published after the next start.
+ */
+#ifndef HOLDFAST_FS_DAEMON_H
+#define HOLDFAST_FS_DAEMON_H
+
+#include "fs/config.h"
+#include "fs/fuse.h"
+
+struct daemon_opts {
+	const char *mountpoint; /* absolute */
+	const char *pass_file;
+	uint64_t cache_size;
+	unsigned interval_ms;
+	bool fsync_remote, noexec;
+	struct fs_opts fs;
+};
+
+/*
+ * Takes cfg over.  ready_fd >= 0: in the background; "" is written to it when the mount can
+ * be used, and standard streams go to /dev/null and the log file then; ready_fd is closed.
+ * No other thread may exist.  0 after an orderly end, else -errno with a log line.
+ */
+int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd);
+
+#endif

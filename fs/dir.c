@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "fs/fs.h"
+
+#include <limits.h>
+#include <linux/fs.h>
+#include "cache/data.h"
+#include "fs/acl.h"
+
+/* Offsets of a listing: these two, then the cookies of meta_readdir, which are larger. */
+#define OFF_DOT	   1u
+#define OFF_DOTDOT 2u
+_Static_assert(META_COOKIE_MIN > OFF_DOTDOT, "cookies of meta_readdir");
+
+int fs_check_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	if (len > NAME_MAX)
+		return -ENAMETOOLONG;
+	if (!len || strchr(name, '/') || !strcmp(name, ".") || !strcmp(name, ".."))
+		return -EINVAL;
+	return 0;
+}
+
+/* What a new inode takes from its directory: permissions, by umask or default list. */
+static int inherit(struct fs *fs, const struct cred *c, struct inode *dir, struct meta_new *n,
+		   struct buf *access, struct buf *deflt)
+{
+	pthread_mutex_lock(&fs->st->meta);
+	uint32_t dir_mode = dir->mode, dir_gid = dir->gid;
+	pthread_mutex_unlock(&fs->st->meta);
+	/* What the kernel does too since 6.1: no set-id file for a group one is not in. */
+	if (!S_ISDIR(n->mode) && dir_mode & S_ISGID && c->uid &&
+	    (n->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+	    !c->in_group(c->arg, dir_gid))
+		n->mode &= ~(uint32_t)S_ISGID;
+	if (S_ISLNK(n->mode))
+		return 0;
+	int err = fs_get_acl(fs, dir, ACL_DEFAULT, deflt);
+	if (err)
+		return err;
+	if (!deflt->len) {
+		n->mode &= ~(c->umask & 0777);
+		return 0;
+	}
+	buf_put(access, deflt->p, deflt->len);
+	if (access->err)
+		return access->err;
+	if (acl_inherit(access->p, access->len, &n->mode)) {
+		n->acl_access = access->p;
+		n->acl_access_len = access->len;
+	}
+	if (S_ISDIR(n->mode)) {
+		n->acl_default = deflt->p;
+		n->acl_default_len = deflt->len;
+	}
+	return 0;
+}
+
+int fs_make(struct fs *fs, const struct cred *c, uint64_t parent, const struct make *m,
+	    struct inode **out)
+{
+	struct meta_new n = {.mode = m->mode,
+			     .uid = c->uid,
+			     .gid = c->gid,
+			     .rdev = m->rdev,
+			     .target = m->target};
+	struct buf access = {0}, deflt = {0};
+	struct inode *dir;
+	int err = m->name ? fs_check_name(m->name) : 0;
+
+	if (err)
+		return err;
+	err = fs_get(fs, parent, &dir);
+	if (err)
+		return err;
+	err = inherit(fs, c, dir, &n, &access, &deflt);
+	if (!err && m->name) {
+		err = meta_create(fs->st, parent, m->name, strlen(m->name), &n, out);
+	} else if (!err) {
+		pthread_mutex_lock(&fs->st->meta);
+		if (dir->mode & S_ISGID)
+			n.gid = dir->gid;
+		pthread_mutex_unlock(&fs->st->meta);
+		err = meta_tmpfile(fs->st, &n, out);
+	}
+	buf_release(&access);
+	buf_release(&deflt);
+	fs_put(fs, dir);
+	if (err)
+		return err;
+	err = fs_refer(fs, *out);
+	if (err)
+		fs_put(fs, *out);
+	return err;
+}
+
+int fs_link(struct fs *fs, uint64_t ino, uint64_t parent, const char *name, struct inode **out)
+{
+	int err = fs_check_name(name);
+	uint32_t mode;
+
+	if (!err)
+		err = fs_get_mode(fs, ino, out, &mode);
+	if (err)
+		return err;
+	err = S_ISDIR(mode) ? -EPERM : meta_link(fs->st, *out, parent, name, strlen(name));
+	if (!err)
+		err = fs_refer(fs, *out);
+	if (err)
+		fs_put(fs, *out);
+	return err;
+}
+
+int fs_unlink(struct fs *fs, uint64_t parent, const char *name, bool dir)
+{
+	uint64_t ino = 0;
+	int err = fs_check_name(name);
+
+	if (!err)
+		err = meta_unlink(fs->st, parent, name, strlen(name), dir, &ino);
+	if (!err)
+		fs_unnamed(fs, ino);
+	return err;
+}
+
+int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t newparent,
+	      const char *newname, unsigned flags)
+{
+	uint64_t victim = 0;
+	int err = fs_check_name(name);
+
+	if (!err)
+		err = fs_check_name(newname);
+	if (!err && flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+		err = -EINVAL;
+	if (!err)
+		err = meta_rename(fs->st, parent, name, strlen(name), newparent, newname,
+				  strlen(newname), flags, &victim);
+	if (!err)
+		fs_unnamed(fs, victim);
+	return err;
+}
+
+struct listing {
+	struct fs *fs;
+	bool attr;
+	fs_emit *emit;
+	void *arg;
+	int err;
+};
+
+/* inode_stat for who holds st->meta. */
+static void stat_locked(struct store *st, struct inode *in, struct stat *out)
+{
+	memset(out, 0, sizeof *out);
+	out->st_ino = in->ino;
+	out->st_mode = in->mode;
+	out->st_nlink = in->nlink;
+	out->st_uid = in->uid;
+	out->st_gid = in->gid;
+	out->st_rdev = in->rdev;
+	out->st_size = S_ISDIR(in->mode) ? 4096 : (off_t)in->size;
+	out->st_blksize = 4096;
+	if (S_ISREG(in->mode))
+		out->st_blocks = (blkcnt_t)((data_allocated_locked(st, in) + 511) / 512);
+	else if (S_ISDIR(in->mode))
+		out->st_blocks = 4096 / 512;
+	out->st_atim = fs_timespec(in->atime_ns);
+	out->st_mtim = fs_timespec(in->mtime_ns);
+	out->st_ctim = fs_timespec(in->ctime_ns);
+}
+
+static int take(void *arg, const struct meta_entry *e)
+{
+	struct listing *l = arg;
+	struct stat st = {.st_ino = e->ino, .st_mode = e->mode};
+	char name[NAME_MAX + 1];
+
+	if (e->len > NAME_MAX) {
+		l->err = log_fail(-EIO, "a name of %zu bytes in the database", e->len);
+		return 1;
+	}
+	memcpy(name, e->name, e->len);
+	name[e->len] = '\0';
+	if (!l->attr)
+		return l->emit(l->arg, name, &st, e->cookie);
+	/* Counted before the kernel can know of it, and so before it can forget it. */
+	l->err = nlookup_add(l->fs->nl, e->ino, 1);
+	if (l->err)
+		return 1;
+	stat_locked(l->fs->st, e->in, &st);
+	if (!l->emit(l->arg, name, &st, e->cookie))
+		return 0;
+	/* It has a name, so there is nothing to reap. */
+	nlookup_sub(l->fs->nl, e->ino, 1);
+	return 1;
+}
+
+int fs_readdir(struct fs *fs, uint64_t ino, uint64_t off, bool attr, fs_emit *emit, void *arg)
+{
+	struct listing l = {.fs = fs, .attr = attr, .emit = emit, .arg = arg};
+	struct inode *dir;
+	int err = fs_get(fs, ino, &dir);
+
+	if (err)
+		return err;
+	if (off < OFF_DOT) {
+		struct stat st = {.st_ino = ino, .st_mode = S_IFDIR};
+		if (emit(arg, ".", &st, OFF_DOT))
+			goto out;
+	}
+	if (off < OFF_DOTDOT) {
+		uint64_t up = meta_parent(fs->st, ino);
+		struct stat st = {.st_ino = up ? up : ino, .st_mode = S_IFDIR};
+		if (emit(arg, "..", &st, OFF_DOTDOT))
+			goto out;
+	}
+	err = meta_readdir(fs->st, ino, off <= OFF_DOTDOT ? 0 : off, attr, take, &l);
+	if (!err)
+		err = l.err;
+	if (!err && !off)
+		fs_accessed(fs, dir);
+out:
+	fs_put(fs, dir);
+	return err;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * holdfast: the table of subcommands.
+ */
+#include "fs/cmd.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Help is laid out here as it is shown. */
+/* clang-format off */
+static const struct command commands[] = {
+	{"create", "make a volume",
+	 "usage: holdfast create NAME [--node URL]... [--survive F] [--kit FILE]\n"
+	 "\n"
+	 "Makes a volume of N nodes that loses nothing when any F of them are lost, and writes\n"
+	 "the recovery kit with which it can be brought back on another machine.\n"
+	 "Without --node: six directories below the state directory, to try it.\n"
+	 "\n"
+	 "  --node URL               a node, such as dir:/mnt/a; at least two; the directory must\n"
+	 "                           be empty or absent\n"
+	 "  --survive F              how many lost nodes to survive (default: a third of them)\n"
+	 "  --kit FILE               where to write the kit (default: kit.txt of the volume)\n"
+	 "  --kit-needs-passphrase   the kit recovers only together with the passphrase\n"
+	 "  --passphrase-file FILE   its first line is the passphrase\n"
+	 "                           (default: $HOLDFAST_PASSPHRASE_FILE, else the terminal)\n"
+	 "  --no-passphrase          a key file of mode 0600 opens the volume on this machine\n"
+	 "  --credentials FILE       an ini file with a section for each profile\n"
+	 "  --json                   report as JSON\n"
+	 "\n"
+	 "example: holdfast create work --node dir:/mnt/a --node dir:/mnt/b --node dir:/mnt/c\n",
+	 cmd_create},
+	{"mount", "mount a volume on a directory",
+	 "usage: holdfast mount NAME DIR [-o OPT,...] [-f]\n"
+	 "\n"
+	 "  -f                       stay in the foreground, log to standard error\n"
+	 "  --passphrase-file FILE   its first line is the passphrase\n"
+	 "  -o OPT,...\n"
+	 "     cache_size=SIZE[KMGT] local space for contents (default: chosen by the disk)\n"
+	 "     fsync=local|remote    what fsync waits for (default: local)\n"
+	 "     interval=SECONDS      between publications while something is new (default: 5)\n"
+	 "     ro, noatime, allow_other, dev, suid, threads=N, debug\n"
+	 "     passphrase_file=PATH  as --passphrase-file, for fstab\n"
+	 "     state=PATH            as $HOLDFAST_HOME, for fstab\n"
+	 "\n"
+	 "In /etc/fstab:  work  /srv/work  fuse.holdfast  state=/var/lib/holdfast,_netdev  0 0\n"
+	 "example: holdfast mount work ~/work\n",
+	 cmd_mount},
+	{"umount", "publish, then unmount",
+	 "usage: holdfast umount DIR [--now]\n"
+	 "\n"
+	 "Publishes what is new, unmounts, and returns when the mount's process has ended.\n"
+	 "When the nodes cannot be reached the drive stays mounted.\n"
+	 "\n"
+	 "  --now    do not wait for the nodes: what is not published stays safe on this machine\n"
+	 "           and is published after the next mount\n"
+	 "\n"
+	 "example: holdfast umount ~/work\n",
+	 cmd_umount},
+	{"status", "what is safe where",
+	 "usage: holdfast status [NAME] [--json]\n"
+	 "\n"
+	 "Says what is published and what is not yet, how many more nodes may be lost, and how\n"
+	 "each node is.  Without NAME: all volumes of this machine.\n"
+	 "\n"
+	 "example: holdfast status work\n",
+	 cmd_status},
+	{"sync", "wait until all is published",
+	 "usage: holdfast sync NAME [--protected] [--timeout SECONDS] [--json]\n"
+	 "\n"
+	 "  --protected        wait until everything is on all nodes, not only on enough\n"
+	 "  --timeout SECONDS  give up then (default: when nothing has moved for a minute)\n"
+	 "\n"
+	 "example: holdfast sync work --protected\n",
+	 cmd_sync},
+	{"recover", "bring a volume to this machine with its kit",
+	 "usage: holdfast recover KIT NAME [--node URL]...\n"
+	 "\n"
+	 "Needs the kit and any N - F of the nodes.  The passphrase given is that of this\n"
+	 "machine from now on.  The machine that had the volume before can write no more.\n"
+	 "\n"
+	 "  --node URL                   where a node is now, when it moved\n"
+	 "  --passphrase-file FILE       its first line is the passphrase of this machine\n"
+	 "  --kit-passphrase-file FILE   that of the kit, for kits that need one\n"
+	 "  --no-passphrase              a key file of mode 0600 opens the volume here\n"
+	 "  --credentials FILE           an ini file with a section for each profile\n"
+	 "  --json                       report as JSON\n"
+	 "\n"
+	 "example: holdfast recover /media/usb/kit.txt work\n",
+	 cmd_recover},
+	{"node", "list the nodes of a volume",
+	 "usage: holdfast node list NAME [--json]\n"
+	 "\n"
+	 "example: holdfast node list work\n",
+	 cmd_node},
+	{"scrub", "read and verify every shard",
+	 "usage: holdfast scrub NAME [--passphrase-file FILE] [--json]\n"
+	 "\n"
+	 "The same as fsck --nodes --deep.  Changes nothing; see repair.\n"
+	 "\n"
+	 "example: holdfast scrub work\n",
+	 cmd_scrub},
+	{"repair", "bring everything back to all nodes",
+	 "usage: holdfast repair NAME [--timeout SECONDS] [--passphrase-file FILE] [--json]\n"
+	 "\n"
+	 "Rebuilds shards that are missing and waits until everything is on all nodes.\n"
+	 "\n"
+	 "example: holdfast repair work\n",
+	 cmd_repair},
+	{"fsck", "check a volume",
+	 "usage: holdfast fsck NAME [--nodes] [--deep] [--repair] [--rebuild] [--json]\n"
+	 "\n"
+	 "Checks the database and the local contents of a volume that is not mounted.\n"
+	 "\n"
+	 "  --nodes     is every shard on its node\n"
+	 "  --deep      and every byte of it genuine (implies --nodes)\n"
+	 "  --repair    set right what can be set right without losing bytes\n"
+	 "  --rebuild   make the database anew from the nodes, when it is damaged; the old\n"
+	 "              one and all local contents are kept beside it\n"
+	 "  --passphrase-file FILE   its first line is the passphrase (for --nodes, --rebuild)\n"
+	 "  --json      report as JSON\n"
+	 "\n"
+	 "Exit status 1 when anything was found.\n"
+	 "example: holdfast fsck work --deep\n",
+	 cmd_fsck},
+	{"kit", "print the recovery kit again",
+	 "usage: holdfast kit NAME [--from FILE] [--output FILE] [--qr | --qr-png FILE]\n"
+	 "\n"
+	 "The secret of the kit is not kept on this machine: the kit is read from where create\n"
+	 "wrote it or recover read it, or from --from FILE, checked, and printed.\n"
+	 "\n"
+	 "  --output FILE   write it there (mode 0600) instead of printing it\n"
+	 "  --qr            as a QR code, for a terminal\n"
+	 "  --qr-png FILE   as a QR code, an image\n"
+	 "\n"
+	 "example: holdfast kit work --qr-png kit.png\n",
+	 cmd_kit},
+};
+/* clang-format on */
+#define COMMAND_CNT (sizeof commands / sizeof *commands)
+
+static void list(FILE *to)
+{
+	fputs("usage: holdfast COMMAND [...]\n"
+	      "\n"
+	      "A drive that keeps working when any part of the world behind it stops.\n"
+	      "\n",
+	      to);
+	for (size_t i = 0; i < COMMAND_CNT; i++)
+		fprintf(to, "  %-9s%s\n", commands[i].name, commands[i].summary);
+	fputs("\nholdfast COMMAND --help says more.\n", to);
+}
+
+static bool asks_for_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			return true;
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	const char *self = argc ? strrchr(argv[0], '/') : NULL;
+
+	/* Commands say what went wrong themselves, in one line, at their end. */
+	log_set_quiet(true);
+	log_set_level(LOG_LVL_ERROR);
+	self = self ? self + 1 : argc ? argv[0] : "";
+	if (!strcmp(self, "mount.fuse.holdfast") || !strcmp(self, "mount.holdfast"))
+		return cmd_mount_helper(argc, argv);
+	if (argc < 2) {
+		list(stdout);
+		return EXIT_DONE;
+	}
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		puts("holdfast " HOLDFAST_VERSION);
+		return EXIT_DONE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+		list(stdout);
+		return EXIT_DONE;
+	}
+	for (size_t i = 0; i < COMMAND_CNT; i++) {
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		if (asks_for_help(argc - 1, argv + 1)) {
+			fputs(commands[i].help, stdout);
+			return EXIT_DONE;
+		}
+		return commands[i].run(argc - 1, argv + 1);
+	}
+	fprintf(stderr, "holdfast: there is no command \"%s\": holdfast alone lists them\n",
+		argv[1]);
+	return EXIT_USAGE;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The kernel has checked who may use which namespace.  The two lists of POSIX.1e are
+ * xattrs whose names and forms we know, and whose values the mode follows.
+ */
+#include "fs/fs.h"
+
+#include "fs/acl.h"
+
+static bool starts(const char *s, const char *prefix)
+{
+	return !strncmp(s, prefix, strlen(prefix));
+}
+
+static bool is_acl(const char *name)
+{
+	return !strcmp(name, ACL_ACCESS) || !strcmp(name, ACL_DEFAULT);
+}
+
+static int check_name(const char *name)
+{
+	if (starts(name, "user.") || starts(name, "trusted.") || starts(name, "security."))
+		return name[strcspn(name, ".") + 1] ? 0 : -EINVAL;
+	return is_acl(name) ? 0 : -EOPNOTSUPP;
+}
+
+int fs_get_acl(struct fs *fs, struct inode *in, const char *name, struct buf *out)
+{
+	buf_reset(out);
+	int64_t n = meta_getxattr(fs->st, in, name, out);
+	if (n == -ENODATA) {
+		buf_reset(out);
+		return 0;
+	}
+	if (n < 0)
+		return (int)n;
+	return acl_check(out->p, out->len) ? log_fail(-EIO, "inode %llu: %s is not a list",
+						      (unsigned long long)in->ino, name)
+					   : 0;
+}
+
+static int drop(struct fs *fs, struct inode *in, const char *name)
+{
+	int err = meta_removexattr(fs->st, in, name);
+
+	/* No list is what was asked for. */
+	return err == -ENODATA && is_acl(name) ? 0 : err;
+}
+
+static int set_access(struct fs *fs, const struct cred *c, struct inode *in, const void *v,
+		      size_t len, int flags)
+{
+	struct meta_attr a = {.set = META_SET_MODE};
+
+	pthread_mutex_lock(&fs->st->meta);
+	uint32_t gid = in->gid;
+	a.mode = in->mode;
+	pthread_mutex_unlock(&fs->st->meta);
+	uint32_t was = a.mode;
+	bool plain = acl_to_mode(v, len, &a.mode);
+	if (a.mode & S_ISGID && c->uid && !c->in_group(c->arg, gid))
+		a.mode &= ~(uint32_t)S_ISGID;
+	int err = plain ? drop(fs, in, ACL_ACCESS)
+			: meta_setxattr(fs->st, in, ACL_ACCESS, v, len, flags);
+	if (!err && a.mode != was)
+		err = meta_setattr(fs->st, in, &a);
+	return err;
+}
+
+static int set(struct fs *fs, const struct cred *c, struct inode *in, uint32_t mode,
+	       const char *name, const void *v, size_t len, int flags)
+{
+	if (!is_acl(name))
+		return meta_setxattr(fs->st, in, name, v, len, flags);
+	if (S_ISLNK(mode))
+		return -EOPNOTSUPP;
+	int err = acl_check(v, len);
+	if (err)
+		return err;
+	if (acl_empty(v, len))
+		return drop(fs, in, name);
+	if (!strcmp(name, ACL_ACCESS))
+		return set_access(fs, c, in, v, len, flags);
+	if (!S_ISDIR(mode))
+		return -EACCES;
+	return meta_setxattr(fs->st, in, name, v, len, flags);
+}
+
+int fs_setxattr(struct fs *fs, const struct cred *c, uint64_t ino, const char *name,
+		const void *v, size_t len, int flags)
+{
+	struct inode *in;
+	uint32_t mode;
+	int err = check_name(name);
+
+	if (!err)
+		err = fs_get_mode(fs, ino, &in, &mode);
+	if (err)
+		return err;
+	err = set(fs, c, in, mode, name, v, len, flags);
+	fs_put(fs, in);
+	return err;
+}
+
+int fs_getxattr(struct fs *fs, uint64_t ino, const char *name, struct buf *out)
+{
+	struct inode *in;
+	int err = check_name(name);
+
+	if (!err)
+		err = fs_get(fs, ino, &in);
+	if (err)
+		return err;
+	int64_t n = meta_getxattr(fs->st, in, name, out);
+	fs_put(fs, in);
+	return n < 0 ? (int)n : 0;
+}
+
+int fs_listxattr(struct fs *fs, const struct cred *c, uint64_t ino, struct buf *out)
+{
+	struct inode *in;
+	int err = fs_get(fs, ino, &in);
+
+	if (err)
+		return err;
+	err = meta_listxattr(fs->st, in, out);
+	fs_put(fs, in);
+	if (err || !c->uid)
+		return err;
+	/* trusted.* is not for everybody's eyes. */
+	size_t to = 0;
+	for (size_t at = 0; at < out->len;) {
+		const char *name = (const char *)out->p + at;
+		size_t len = strnlen(name, out->len - at) + 1;
+		len = HF_MIN(len, out->len - at);
+		if (!starts(name, "trusted.")) {
+			memmove(out->p + to, name, len);
+			to += len;
+		}
+		at += len;
+	}
+	out->len = to;
+	return 0;
+}
+
+int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
+{
+	struct inode *in;
+	int err = check_name(name);
+
+	if (!err)
+		err = fs_get(fs, ino, &in);
+	if (err)
+		return err;
+	err = drop(fs, in, name);
+	fs_put(fs, in);
+	return err;
+}
