@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# The command line as a contract: exit statuses, one line of error, bad input changes nothing.
+. "$(dirname "$0")/lib.sh"
+hf --version | grep -q '^holdfast ' || fail "--version"
+hf --help >/dev/null || fail "--help"
+for c in create mount umount status sync recover node scrub repair fsck kit; do
+	hf $c --help | grep -q -i usage || fail "$c --help"
+done
+hf >/dev/null || fail "no command: the list"
+no 2 hf frobnicate
+no 2 hf create
+no 2 hf create v --frobnicate
+no 2 hf mount v
+no 2 hf create "bad/name"
+no 2 hf create ""
+no 2 hf create .hidden
+no 2 hf create v --survive 0
+no 2 hf create v --survive x
+no 2 hf create v --node dir:relative
+no 2 hf create v --node "nonsense:/x" --node "dir:$W/1" --node "dir:$W/2"
+no 2 hf create v --node "dir:$W/1" --node "dir:$W/1" --node "dir:$W/2"
+no 2 hf create v --node "dir:$W/1" --node "dir:$W/2" --node "dir:$W/../$(basename "$W")/2"
+no 1 hf create v --passphrase-file /nonexistent
+: >"$W/empty" && chmod 600 "$W/empty"
+no 1 hf create v --passphrase-file "$W/empty"
+no 1 hf mount nothing "$M"
+says nothing
+no 1 hf status nothing
+no 1 hf sync nothing
+no 1 hf fsck nothing
+no 1 hf umount "$M"
+no 1 hf recover /nonexistent r
+[ -e "$HOLDFAST_HOME/v" ] && fail "a refused create left something"
+[ -e "$W/1" ] && fail "a refused create left a node"
+
+new_volume
+no 1 hf create v --node "dir:$W/x1" --node "dir:$W/x2" --node "dir:$W/x3"
+says exists
+mkdir "$W/other"
+no 1 hf create w --node "dir:$W/n/1" --node "dir:$W/n/2" --node "dir:$W/n/3" --kit "$W/kit2"
+no 1 hf mount v "$W/absent"
+no 1 hf mount v "$W/kit.txt"
+mkdir "$W/full" && touch "$W/full/x"
+no 1 hf mount v "$W/full"
+says empty
+no 2 hf mount v "$M" -o frobnicate
+says frobnicate
+no 2 hf mount v "$M" -o cache_size=lots
+echo wrong >"$W/wrong" && chmod 600 "$W/wrong"
+no 1 hf mount v "$M" --passphrase-file "$W/wrong"
+says passphrase
+mountpoint -q "$M" && fail "mounted with a wrong passphrase"
+ok hf node list v --json >"$W/nodes"
+ok jq -e 'length == 6 or (.nodes | length) == 6' "$W/nodes" >/dev/null
+hf status --json | jq -e . >/dev/null || fail "status of all volumes"
+# No passphrase: a key file instead.
+ok hf create np --no-passphrase --kit "$W/kit-np" >/dev/null
+HOLDFAST_PASSPHRASE_FILE= ok hf mount np "$M" </dev/null
+echo x >"$M/x"
+ok hf umount "$M"
+# fstab's way.
+ln -s "$HOLDFAST" "$W/mount.fuse.holdfast"
+ok "$W/mount.fuse.holdfast" v "$M" -o rw,noatime,_netdev,x-systemd.automount,cache_size=2G
+mountpoint -q "$M" || fail "mount.fuse.holdfast"
+ok hf umount "$M"
+ok "$W/mount.fuse.holdfast" v "$M" -o ro
+touch "$M/x" 2>/dev/null && fail "wrote to a read-only mount"
+ok hf umount "$M"
+# A passphrase never shows.
+mount_volume
+p=$(daemon_pid)
+tr '\0' '\n' <"/proc/$p/cmdline" | grep -q "correct horse" && fail "the passphrase is in argv"
+tr '\0' '\n' <"/proc/$p/environ" | grep -q "correct horse" && fail "the passphrase is in the environment"
+grep -r -q "correct horse" "$HOLDFAST_HOME" && fail "the passphrase is in the state directory"
+# Signals publish, unmount and end.
+echo y >"$M/y"
+kill -TERM "$p"
+for i in $(seq 100); do kill -0 "$p" 2>/dev/null || break; sleep 0.1; done
+kill -0 "$p" 2>/dev/null && fail "TERM did not end the daemon"
+mountpoint -q "$M" && fail "TERM left the mount"
+hf status v --json | jq -e '.unpublished.files == 0' >/dev/null || fail "TERM did not publish"
+# A daemon that died leaves a stale mount point, which the next mount clears.
+mount_volume
+kill -9 "$(daemon_pid)"
+sleep 0.3
+ls "$M" 2>/dev/null && fail "alive after kill -9"
+mount_volume
+eq "$(cat "$M/y")" y
+umount_volume
+# In the foreground.
+hf mount v "$M" -f &
+for i in $(seq 100); do mountpoint -q "$M" && break; sleep 0.1; done
+mountpoint -q "$M" || fail "mount -f"
+ok hf umount "$M"
+wait $! || fail "mount -f ended with $?"

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# What every system test needs: a home of its own, a passphrase, mounts that are cleared away.
+# Sourced; the test then uses hf (the program), new_volume, mount_volume, the directory $W.
+set -u -o pipefail
+LC_ALL=C
+export LC_ALL
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+B=${B:-$ROOT/build}
+HOLDFAST=${HOLDFAST:-$B/holdfast}
+TOOLS=$B/tools
+W=$(mktemp -d "${TMPDIR:-/tmp}/holdfast-test.XXXXXX")
+export HOLDFAST_HOME=$W/home HOLDFAST_PASSPHRASE_FILE=$W/pass HOLDFAST_ARGON_MIB=8
+echo "correct horse battery staple" >"$W/pass"
+chmod 600 "$W/pass"
+mkdir -p "$W/m"
+M=$W/m
+SEED=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+RANDOM=$((SEED % 32768))
+echo "seed $SEED (SEED=$SEED repeats it)"
+
+skip() {
+	echo "skipped: $*"
+	exit 77
+}
+fail() {
+	echo "FAILED at line ${BASH_LINENO[0]}: $*"
+	exit 1
+}
+hf() { "$HOLDFAST" "$@"; }
+have() { command -v "$1" >/dev/null || skip "$1 is not installed"; }
+
+[ -e /dev/fuse ] || skip "no /dev/fuse"
+[ -x "$HOLDFAST" ] || fail "no $HOLDFAST: run make first"
+
+cleanup() {
+	local rc=$? d p
+	cd /
+	for d in $(awk -v w="$W" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r); do
+		umount -l "$d" 2>/dev/null || fusermount3 -uz "$d" 2>/dev/null
+	done
+	for p in $(pgrep -f "$W" 2>/dev/null); do
+		[ "$p" != $$ ] && [ "$p" != "$BASHPID" ] && kill -9 "$p" 2>/dev/null
+	done
+	if [ $rc -ne 0 ] && [ $rc -ne 77 ]; then
+		for d in "$W"/home*/*/log; do
+			[ -e "$d" ] && echo "--- $d" && tail -n 30 "$d"
+		done
+	fi
+	[ "${KEEP:-}" ] && echo "kept $W" || rm -rf "$W"
+	exit $rc
+}
+trap cleanup EXIT
+trap 'exit 143' TERM INT
+
+# ok CMD...: must succeed.  no STATUS CMD...: must end with that status and one line of error.
+ok() { "$@" || fail "status $?: $*"; }
+no() {
+	local want=$1 rc
+	shift
+	"$@" >"$W/out" 2>"$W/err" </dev/null
+	rc=$?
+	[ $rc -eq "$want" ] || { cat "$W/out" "$W/err"; fail "status $rc, not $want: $*"; }
+	[ "$(grep -c . "$W/err")" -eq 1 ] || { cat "$W/err"; fail "not one line of error: $*"; }
+}
+says() { grep -q -i -- "$1" "$W/err" || { cat "$W/err"; fail "the error does not say '$1'"; }; }
+eq() { [ "$1" = "$2" ] || fail "'$1' is not '$2'${3:+: $3}"; }
+
+# new_volume [create's arguments]: volume v on six directories $W/n/1..6, survive 2.
+new_volume() {
+	local i
+	mkdir -p "$W/n"
+	local urls=()
+	for i in 1 2 3 4 5 6; do urls+=(--node "dir:$W/n/$i"); done
+	ok hf create v "${urls[@]}" --survive 2 --kit "$W/kit.txt" "$@" >"$W/create.out"
+}
+mount_volume() { ok hf mount v "$M" "$@"; }
+umount_volume() { ok hf umount "$M"; }
+daemon_pid() { hf status v --json | jq -r .pid; }
+# The volume's daemon dies at once, the mount point is cleared.
+kill_volume() {
+	local p
+	p=$(daemon_pid)
+	kill -9 "$p" || fail "no daemon"
+	while kill -0 "$p" 2>/dev/null; do sleep 0.02; done
+	umount -l "$M" 2>/dev/null || fusermount3 -uz "$M"
+}
+tree() { (cd "$1" && "$TOOLS/treesum" .) || fail "reading the tree $1"; }
+# A tree with everything a tree can hold; about 400 files.
+make_tree() { ok "$TOOLS/mktree" "$1" "${2:-1}"; }
+# Waits until a jq expression over status --json is true.
+until_status() {
+	local i
+	for i in $(seq "${2:-150}"); do
+		hf status v --json 2>/dev/null | jq -e "$1" >/dev/null && return 0
+		sleep 0.2
+	done
+	hf status v --json
+	fail "never: $1"
+}
