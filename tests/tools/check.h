@@ -82,7 +82,8 @@ static inline bool check_true(bool good, const char *file, int line, const char 
 #define FD(call)	     ((int)OK(call))
 #define FAILS(err, call)     check_fails((long long)(call), err, 0, __FILE__, __LINE__, #call)
 #define FAILS2(err, o, call) check_fails((long long)(call), err, o, __FILE__, __LINE__, #call)
-#define EQ(want, got)	     check_eq((long long)(want), (long long)(got), __FILE__, __LINE__, #got)
+#define EQ(want, got) \
+	check_eq((long long)(want), (long long)(got), __FILE__, __LINE__, #got)
 #define CNT(a)		     (sizeof(a) / sizeof((a)[0]))
 #define IS(cond)	     check_true(cond, __FILE__, __LINE__, #cond)
 

@@ -154,7 +154,8 @@ static void walk_dir(const char *path)
 	if (errno)
 		die("readdir", path);
 	closedir(d);
-	qsort(names, cnt, sizeof(*names), by_name);
+	if (cnt)
+		qsort(names, cnt, sizeof(*names), by_name);
 	for (size_t i = 0; i < cnt; i++) {
 		char *sub;
 		if (asprintf(&sub, "%s/%s", path, names[i]) < 0)

@@ -152,7 +152,7 @@ static void foreign(void **state)
 	assert_int_equal(open_(&st, false), -EBADMSG);
 	raw_bytes(0, "this is a text, not a database...", 33);
 	assert_int_equal(open_(&st, false), -EBADMSG);
-	assert_non_null(strstr(log_last(), "recover"));
+	assert_non_null(strstr(log_last(), "rebuild"));
 }
 
 static void crash_many(struct store *st)
