@@ -800,7 +800,11 @@ static void dir_stop(struct node *n)
 	/* Threads that hang keep their reference to the node and go when they can. */
 	while (d->workers && pthread_cond_timedwait(&d->gone, &d->lock, &ts) == 0)
 		;
+	struct root *r = d->root;
+	d->root = NULL;
 	pthread_mutex_unlock(&d->lock);
+	/* A thread may hold the node for a moment still, but the medium can be unmounted. */
+	root_put(r);
 }
 
 static void dir_free(struct node *n)
