@@ -4,6 +4,7 @@
  */
 #include "fs/cmd.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -163,6 +164,8 @@ int main(int argc, char **argv)
 {
 	const char *self = argc ? strrchr(argv[0], '/') : NULL;
 
+	/* An arena a thread would keep tens of MiB that no thread uses. */
+	mallopt(M_ARENA_MAX, 2);
 	/* Commands say what went wrong themselves, in one line, at their end. */
 	log_set_quiet(true);
 	log_set_level(LOG_LVL_ERROR);
