@@ -3,6 +3,9 @@
 #include <sys/prctl.h>
 #include "cache/cut.h"
 
+#define BUSY_BYTES     ((uint64_t)64 << 20) /* in BUSY_MS */
+#define BUSY_MS	       1000
+#define BUSY_WAIT_MS   25000
 #define INTERVAL_MS    5000
 #define BACKOFF_MAX_MS 30000
 
@@ -217,18 +220,39 @@ static int64_t due_ms(struct publisher *p)
 	return p->dirty ? p->dirty_ms + interval : INT64_MAX;
 }
 
+/*
+ * While a program writes a lot, every cut would find its files in the middle, and storing
+ * them would take the disk from it: the cut waits for a second of less, but not for ever.
+ */
+static bool busy_writing(struct publisher *p, uint64_t *seen)
+{
+	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_lock(&p->st->meta);
+	uint64_t bytes = p->st->unpublished_bytes;
+	pthread_mutex_unlock(&p->st->meta);
+	pthread_mutex_lock(&p->lock);
+	bool busy = bytes > *seen + BUSY_BYTES;
+	*seen = bytes;
+	return busy;
+}
+
 static int wait_due(struct publisher *p)
 {
+	uint64_t seen = 0;
+
 	pthread_mutex_lock(&p->lock);
 	while (!p->stopping) {
-		int64_t due = due_ms(p);
+		int64_t due = due_ms(p), now = now_ms();
 
-		if (due <= now_ms())
-			break;
 		if (due == INT64_MAX)
 			pthread_cond_wait(&p->cond, &p->lock);
-		else
+		else if (due > now)
 			wait_until(p, due);
+		else if (due && now < due + BUSY_WAIT_MS && busy_writing(p, &seen))
+			while (!p->stopping && due_ms(p) && now_ms() < now + BUSY_MS)
+				wait_until(p, now + BUSY_MS);
+		else
+			break;
 	}
 	int r = p->stopping ? -ECANCELED : 0;
 
