@@ -22,5 +22,6 @@ mount_volume
 eq "$(cat "$M/file")" kept
 umount_volume
 # Where the kit is not to be had, that is said.
+rm "$W/scanned"
 no 1 hf kit v
 says kit
