@@ -178,6 +178,9 @@ int settle_tidy(struct publisher *p, uint64_t epoch); /* tomb, newlink, inline s
 bool snapshot_due(struct publisher *p);
 int snapshot_take(struct publisher *p);
 int snapshot_put(struct publisher *p); /* an interrupted one; 0 also when there is none */
+/* What of the log is of no use; *out is malloc'ed, also on an error. */
+int snapshot_floors(struct publisher *p, struct hist_floor **out, size_t *cnt);
+int snapshot_trim(struct publisher *p); /* deletes that, wherever it is still listed */
 
 /* mend.c */
 void *mend_main(void *publisher);

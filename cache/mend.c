@@ -272,9 +272,18 @@ static int mend_blobs(struct publisher *p)
 {
 	struct hist_verify hv = {
 		.v = p->st->vol, .dev = p->opts.devices, .dev_cnt = p->opts.device_cnt};
+	struct hist_floor *floor;
 
 	memcpy(hv.owner_pk, p->opts.owner_pk, sizeof hv.owner_pk);
-	return repair_blobs(p->st->vol, history_verify_blob, &hv);
+	/* A node that was away may hold what was deleted elsewhere: that is not copied. */
+	int r = snapshot_floors(p, &floor, &hv.floor_cnt);
+	hv.floor = floor;
+	if (!r)
+		r = snapshot_trim(p);
+	if (!r)
+		r = repair_blobs(p->st->vol, history_verify_blob, &hv);
+	free(floor);
+	return r;
 }
 
 /* What a round has to do, and what the thread has seen. */

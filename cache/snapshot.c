@@ -27,6 +27,7 @@
 #define SNAPSHOT_MIN   ((uint64_t)4 << 20)
 #define SLICE	       500u
 #define SNAP_VERSION   1
+#define LATE_MAX       64u /* what a device sends after it was taken over, at most */
 
 struct snapshot {
 	struct publisher *p;
@@ -370,7 +371,7 @@ static int trim_parts(struct publisher *p, uint64_t before)
 		pthread_mutex_lock(&st->meta);
 		sqlite3_stmt *q =
 			store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE "
-				       "kind=2 AND seq>0 AND seq<?1 LIMIT 1");
+				       "kind=2 AND seq<?1 LIMIT 1");
 		r = q ? 0 : -EIO;
 		if (q) {
 			sqlite3_bind_int64(q, 1, (int64_t)before);
@@ -407,18 +408,88 @@ static int trim_parts(struct publisher *p, uint64_t before)
 	}
 }
 
-/* The snapshot is stored: two are kept, and the commits after the older one. */
+int snapshot_floors(struct publisher *p, struct hist_floor **out, size_t *cnt)
+{
+	struct store *st = p->st;
+	struct hist_floor *f = calloc(p->opts.device_cnt + 1, sizeof *f);
+	uint64_t seq = 0;
+	int r = 0;
+
+	*out = f;
+	*cnt = 1;
+	if (!f)
+		return -ENOMEM;
+	pthread_mutex_lock(&st->meta);
+	f[0] = (struct hist_floor){
+		.device = st->device,
+		.commit = HF_MAX(u64_or_0(st, "log_trim"), (uint64_t)1),
+		.commit_end = u64_or_0(st, "log_seq") + 1,
+		.snap = HF_MAX(u64_or_0(st, "snap_trim"), (uint64_t)1),
+		.snap_end = u64_or_0(st, "snap") + 1,
+	};
+	/*
+	 * Two snapshots of ours hold all that came from those before us.  How far they still
+	 * wrote when we had read them is not known, only that it was little.
+	 */
+	for (size_t i = 0; !r && i < p->opts.device_cnt && f[0].commit > 1; i++) {
+		const struct hist_device *d = &p->opts.devices[i];
+
+		if (!d->retired || d->number == st->device)
+			continue;
+		sqlite3_stmt *q = store_stmt(st, "SELECT seq FROM device WHERE number=?1");
+		if (!q) {
+			r = -EIO;
+			break;
+		}
+		sqlite3_bind_int64(q, 1, d->number);
+		r = store_step(st, q);
+		seq = r == 1 ? (uint64_t)sqlite3_column_int64(q, 0) : 0;
+		sqlite3_reset(q);
+		r = r < 0 ? r : 0;
+		f[(*cnt)++] = (struct hist_floor){.device = d->number,
+						  .commit = seq + LATE_MAX,
+						  .commit_end = seq + LATE_MAX,
+						  .snap = seq + LATE_MAX,
+						  .snap_end = seq + LATE_MAX};
+	}
+	pthread_mutex_unlock(&st->meta);
+	return r;
+}
+
+static bool trim_stops(void *publisher)
+{
+	return publish_stopping(publisher);
+}
+
+int snapshot_trim(struct publisher *p)
+{
+	struct hist_floor *f;
+	size_t cnt;
+	int r = snapshot_floors(p, &f, &cnt);
+
+	if (!r && (f[0].commit > 1 || f[0].snap > 1))
+		r = history_trim(p->st->vol, f, cnt, trim_stops, p);
+	/* Parts that were there at recovery count as of before the first commit of ours. */
+	if (!r && f[0].commit > 1)
+		r = trim_parts(p, f[0].commit);
+	free(f);
+	return r;
+}
+
+/*
+ * The snapshot is stored: two are kept, and the commits after the older one.  What is below
+ * is written down first; deleting it may take several goes, and nodes that are away now are
+ * cleared when they are back.
+ */
 static int snapshot_end(struct publisher *p, uint64_t number, uint64_t from, uint64_t len)
 {
 	struct store *st = p->st;
-	uint64_t old, old_from, trimmed, snap_trimmed;
+	uint64_t old, old_from;
 	int r;
 
 	pthread_mutex_lock(&st->meta);
 	old = u64_or_0(st, "snap");
 	old_from = u64_or_0(st, "snap_from");
-	trimmed = HF_MAX(u64_or_0(st, "log_trim"), (uint64_t)1);
-	snap_trimmed = HF_MAX(u64_or_0(st, "snap_trim"), (uint64_t)1);
 	r = store_put_u64(st, "snap", number);
 	if (!r)
 		r = store_put_u64(st, "snap_from", from);
@@ -426,6 +497,13 @@ static int snapshot_end(struct publisher *p, uint64_t number, uint64_t from, uin
 		r = store_put_u64(st, "snap_len", len);
 	if (!r)
 		r = store_put_u64(st, "log_since", 0);
+	if (!r && old && old < number) {
+		r = store_put_u64(st, "snap_trim", old);
+		/* Nothing is known of where an older one stood that was only found. */
+		if (!r && old_from)
+			r = store_put_u64(st, "log_trim",
+					  HF_MAX(old_from, u64_or_0(st, "log_trim")));
+	}
 	sqlite3_stmt *q =
 		r ? NULL
 		  : store_stmt(st, "DELETE FROM kv WHERE k IN ('snap_head','snap_object')");
@@ -434,17 +512,7 @@ static int snapshot_end(struct publisher *p, uint64_t number, uint64_t from, uin
 	pthread_mutex_unlock(&st->meta);
 	if (!r)
 		r = store_commit(st);
-	if (r || !old || old >= number)
-		return r;
-	history_trim(st->vol, trimmed, HF_MAX(old_from, trimmed), snap_trimmed, old);
-	r = trim_parts(p, old_from);
-	pthread_mutex_lock(&st->meta);
-	if (!r)
-		r = store_put_u64(st, "log_trim", HF_MAX(old_from, trimmed));
-	if (!r)
-		r = store_put_u64(st, "snap_trim", old);
-	pthread_mutex_unlock(&st->meta);
-	return r;
+	return r ? r : snapshot_trim(p);
 }
 
 int snapshot_put(struct publisher *p)
@@ -470,6 +538,9 @@ int snapshot_put(struct publisher *p)
 		if (version != SNAP_VERSION || rd.bad || rd_left(&rd))
 			r = log_fail(-EBADMSG, "the snapshot kept in the database is damaged");
 	}
+	/* Whoever was taken over changes nothing on the nodes any more. */
+	if (!r)
+		r = publish_check(p);
 	if (!r)
 		r = history_put(st->vol, &h, &obj);
 	if (!r)

@@ -40,6 +40,7 @@ int tree_load(struct volume *v, struct store *st, const struct tree_load *t)
 		return log_fail(-ENOMEM, "out of memory");
 	for (size_t i = 0; i < t->device_cnt; i++) {
 		dev[i].number = t->device[i].number;
+		dev[i].retired = t->device[i].role == 3;
 		memcpy(dev[i].ed_pk, t->device[i].ed_pk, sizeof dev[i].ed_pk);
 	}
 	pthread_mutex_lock(&st->meta);

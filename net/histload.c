@@ -17,6 +17,7 @@
 #define FETCHERS    6
 #define FETCH_AHEAD 32 /* objects fetched and not handed out, at most COMMIT_CAP each */
 #define PART_MS	    600000
+#define FIND_MS	    30000
 
 void hist_state_release(struct hist_state *s)
 {
@@ -191,6 +192,7 @@ static int check_commit(struct load *l, struct chain *c, const struct hist_objec
 struct stream {
 	struct load *l;
 	struct rec_reader *rr;
+	uint32_t at; /* so far of the part */
 };
 
 static int records_out(void *arg, struct rd *r)
@@ -204,7 +206,7 @@ static int part_piece(void *arg, uint32_t off, const uint8_t *p, uint32_t len)
 {
 	struct stream *s = arg;
 
-	(void)off;
+	s->at = off + len;
 	return rec_reader_feed(s->rr, p, len);
 }
 
@@ -219,6 +221,61 @@ static void fill_place(struct load *l, struct seg_place *p)
 	for (unsigned i = 0; i < (unsigned)p->geom.k + p->geom.m; i++)
 		if (p->node[i] == NODE_NONE)
 			p->node[i] = home[i];
+}
+
+/*
+ * Asks every node for every shard: where a node was away when the part was stored, repair may
+ * have put its shard elsewhere, and the object that names the part cannot be changed.
+ * True when one was found that was not known.
+ */
+static bool find_shards(struct load *l, struct seg_place *p)
+{
+	struct volume *v = l->v;
+	unsigned n = (unsigned)p->geom.k + p->geom.m;
+	int64_t end = now_ms() + FIND_MS;
+	struct node_wait w;
+	struct node_io *io;
+	bool found = false;
+
+	node_wait_init(&w);
+	for (size_t i = 0; i < v->node_cnt; i++) {
+		for (unsigned s = 0; s < n && node_readable(v->node[i]); s++) {
+			char name[BLOB_NAME_CAP];
+			if (p->node[s] == node_number(v->node[i]))
+				continue;
+			keys_shard_name(v->keys, &p->geom.id, s, node_number(v->node[i]), name);
+			io = node_io_new(NODE_GET, name);
+			if (!io)
+				continue;
+			io->len = 1;
+			io->deadline_ms = end;
+			io->tag = (unsigned)i * EC_MAX + s;
+			node_wait_submit(&w, v->node[i], io);
+		}
+	}
+	while (w.pending && (io = node_wait_next(&w, end + 1000))) {
+		if (!io->err && io->got == 1) {
+			p->node[io->tag % EC_MAX] = node_number(v->node[io->tag / EC_MAX]);
+			found = true;
+		}
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	return found;
+}
+
+static int part_out(struct stream *s, const struct seg_place *part)
+{
+	struct volume *v = s->l->v;
+	struct seg_place p = *part;
+
+	s->at = 0;
+	fill_place(s->l, &p);
+	int err = gather_stream(v, &p, 0, p.geom.len, part_piece, s, now_ms() + PART_MS);
+	if (err == -ENODATA && s->at < p.geom.len && find_shards(s->l, &p))
+		err = gather_stream(v, &p, s->at, p.geom.len - s->at, part_piece, s,
+				    now_ms() + PART_MS);
+	return err;
 }
 
 static int keep_parts(struct load *l, const struct hist_object *o)
@@ -249,10 +306,7 @@ static int hand_out(struct load *l, const struct hist_object *o)
 	if (!o->part_cnt)
 		err = rec_reader_feed(s.rr, o->z.p, o->z.len);
 	for (size_t i = 0; i < o->part_cnt && !err; i++) {
-		struct seg_place p = o->part[i];
-		fill_place(l, &p);
-		err = gather_stream(l->v, &p, 0, p.geom.len, part_piece, &s,
-				    now_ms() + PART_MS);
+		err = part_out(&s, &o->part[i]);
 		if (err == -ENODATA || err == -ETIMEDOUT)
 			log_msg(LOG_LVL_ERROR, "%s %llu of device %u: part %zu of %zu: %s",
 				o->head.snapshot ? "snapshot" : "commit",
@@ -379,6 +433,8 @@ int history_load(struct volume *v, const struct hist_device *dev, size_t dev_cnt
 	if (!err)
 		err = load_snapshots(&l);
 	if (!err)
+		err = load_caps(&l, st);
+	if (!err)
 		err = load_choose_base(&l, st, &snap);
 	if (!err)
 		err = load_check_floor(&l);
@@ -403,6 +459,7 @@ int history_load(struct volume *v, const struct hist_device *dev, size_t dev_cnt
 	for (size_t i = 0; i < l.snap_cnt; i++)
 		hist_object_release(&l.snap[i]);
 	free(l.snap);
+	free(l.cap);
 	free(l.name);
 	free(l.place);
 	pthread_cond_destroy(&l.cond);

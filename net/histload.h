@@ -19,6 +19,7 @@ struct chain {
 	uint16_t device;
 	struct hist_seen base; /* seq 0: from the first commit */
 	uint64_t end;
+	uint64_t cap; /* what lies beyond is no part of the drive */
 	uint64_t last_lamport;
 	uint8_t last_hash[HASH_LEN];
 	uint8_t (*hash)[HASH_LEN]; /* of what was handed out, from base.seq + 1 */
@@ -39,6 +40,7 @@ struct load {
 	unsigned answered;
 	struct hist_object *snap; /* those that verify, newest first */
 	size_t snap_cnt;
+	uint64_t *cap; /* of each device of dev[] */
 	struct chain *chain;
 	size_t chain_cnt;
 	char why[256]; /* the base tried last is not usable */
@@ -62,6 +64,8 @@ const struct listed *load_find(const struct load *l, uint16_t device, uint64_t s
 /* A genuine log object; -ENOKEY: by a device whose key is not known. */
 int load_fetch(const struct load *l, const char *name, struct hist_object *out);
 int load_snapshots(struct load *l);
+/* Where the chains of retired devices end; st: what the caller has. */
+int load_caps(struct load *l, const struct hist_state *st);
 /* Plans the chains.  *snap: a snapshot that has to be handed out first, or NULL. */
 int load_choose_base(struct load *l, const struct hist_state *st,
 		     const struct hist_object **snap);

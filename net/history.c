@@ -151,21 +151,108 @@ int history_put(struct volume *v, const struct hist_head *head, const struct buf
 	return spread_blob(v, name, obj->p, obj->len, v->quorum, NULL);
 }
 
-void history_trim(struct volume *v, uint64_t from, uint64_t to, uint64_t snap_from,
-		  uint64_t snap)
-{
-	uint16_t device = keys_device(v->keys);
-	char name[BLOB_NAME_CAP];
+/* --- trimming --- */
 
+struct trim {
+	struct volume *v;
+	struct buf names;	/* of commits and snapshots, each 0-terminated */
+	const char **name;	/* sorted */
+	bool *known;
+	size_t cnt, left; /* left: not known yet */
+	bool (*stop)(void *arg);
+	void *arg;
+};
+
+static int trim_name(void *arg, const char *name, unsigned copies)
+{
+	struct trim *t = arg;
+
+	(void)copies;
+	if (strncmp(name, "l/c", 3) != 0 && strncmp(name, "l/s", 3) != 0)
+		return 0;
+	buf_put(&t->names, name, strlen(name) + 1);
+	t->cnt++;
+	return t->names.err;
+}
+
+static int trim_cmp(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Its place among the names, or NULL when no node lists it. */
+static const char **trim_find(struct trim *t, char kind, uint16_t device, uint64_t number)
+{
+	char want[BLOB_NAME_CAP];
+	const char *key = want;
+
+	keys_log_name(t->v->keys, kind, device, number, want);
+	return t->left ? bsearch(&key, t->name, t->cnt, sizeof *t->name, trim_cmp) : NULL;
+}
+
+static int trim_below(struct trim *t, char kind, uint16_t device, uint64_t floor)
+{
+	/* The newest first: once every name is known the rest need not be looked for. */
+	for (uint64_t n = floor; n-- > 1 && t->left;) {
+		const char **at = trim_find(t, kind, device, n);
+
+		if (!at || t->known[at - t->name])
+			continue;
+		if (t->stop && t->stop(t->arg))
+			return -ECANCELED;
+		t->known[at - t->name] = true;
+		t->left--;
+		spread_delete(t->v, *at);
+	}
+	return 0;
+}
+
+static void trim_keep(struct trim *t, char kind, uint16_t device, uint64_t from, uint64_t to)
+{
+	for (uint64_t n = HF_MAX(from, (uint64_t)1); n < to && t->left; n++) {
+		const char **at = trim_find(t, kind, device, n);
+
+		if (at && !t->known[at - t->name]) {
+			t->known[at - t->name] = true;
+			t->left--;
+		}
+	}
+}
+
+int history_trim(struct volume *v, const struct hist_floor *floor, size_t floor_cnt,
+		 bool (*stop)(void *arg), void *arg)
+{
+	struct trim t = {.v = v, .stop = stop, .arg = arg};
+	unsigned answered;
+
+	int err = gather_list(v, "l/", &answered, trim_name, &t);
+	if (!err && !answered)
+		err = -ENODATA;
+	if (!err) {
+		t.name = malloc(HF_MAX(t.cnt, (size_t)1) * sizeof *t.name);
+		t.known = calloc(HF_MAX(t.cnt, (size_t)1), sizeof *t.known);
+		if (!t.name || !t.known)
+			err = -ENOMEM;
+	}
+	const char *s = (const char *)t.names.p;
+	for (size_t i = 0; !err && i < t.cnt; i++, s += strlen(s) + 1)
+		t.name[i] = s;
+	if (!err && t.cnt)
+		qsort(t.name, t.cnt, sizeof *t.name, trim_cmp);
+	t.left = t.cnt;
+	for (size_t i = 0; !err && i < floor_cnt; i++) {
+		trim_keep(&t, 's', floor[i].device, floor[i].snap, floor[i].snap_end);
+		trim_keep(&t, 'c', floor[i].device, floor[i].commit, floor[i].commit_end);
+	}
 	/* Old snapshots go first: none is left whose commits are gone. */
-	for (uint64_t n = snap_from; n < snap; n++) {
-		keys_log_name(v->keys, 's', device, n, name);
-		spread_delete(v, name);
-	}
-	for (uint64_t n = from; n < to; n++) {
-		keys_log_name(v->keys, 'c', device, n, name);
-		spread_delete(v, name);
-	}
+	for (size_t i = 0; !err && i < floor_cnt; i++)
+		err = trim_below(&t, 's', floor[i].device, floor[i].snap);
+	for (size_t i = 0; !err && i < floor_cnt; i++)
+		err = trim_below(&t, 'c', floor[i].device, floor[i].commit);
+	buf_release(&t.names);
+	free(t.name);
+	free(t.known);
+	return err;
 }
 
 /* --- asking every node for one name --- */
@@ -417,8 +504,14 @@ int history_verify_blob(void *hist_verify, const char *name, const void *p, size
 		struct hist_object o;
 		err = hist_object_open(hv->v->keys, hv->dev, hv->dev_cnt, p, len, &o);
 		if (err)
-			return err == -ENOKEY ? -EBADMSG : err;
+			return err;
 		err = hist_name_is(hv->v->keys, &o.head, name) ? 0 : -EBADMSG;
+		for (size_t i = 0; i < hv->floor_cnt && !err; i++) {
+			const struct hist_floor *f = &hv->floor[i];
+			if (f->device == o.head.device &&
+			    o.head.seq < (o.head.snapshot ? f->snap : f->commit))
+				err = -ESTALE;
+		}
 		hist_object_release(&o);
 	}
 	return err;

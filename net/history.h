@@ -50,8 +50,22 @@ int history_build(struct volume *v, const struct hist_head *head, struct rec_wri
 /* PUTs a built object under its name; 0 on at least v->quorum nodes, else -EAGAIN. */
 int history_put(struct volume *v, const struct hist_head *head, const struct buf *obj);
 void history_hash(const struct buf *obj, uint8_t out[HASH_LEN]);
-/* Deletes this device's commits [from, to) and snapshots below `snap`. */
-void history_trim(struct volume *v, uint64_t from, uint64_t to, uint64_t snap_from, uint64_t snap);
+/*
+ * What nobody needs any more of one device's log: commits below `commit`, snapshots below
+ * `snap`.  Those from there up to, and without, the ends are known to be in use.
+ */
+struct hist_floor {
+	uint16_t device;
+	uint64_t commit, commit_end;
+	uint64_t snap, snap_end;
+};
+/*
+ * Deletes what lies below the floors on the nodes that answer.  It goes by what they list, so
+ * a node that was away is cleared when it is called again.  stop (may be NULL) is asked
+ * between deletions.  0, -ECANCELED, -ENODATA when no node answers, -ENOMEM.
+ */
+int history_trim(struct volume *v, const struct hist_floor *floor, size_t floor_cnt,
+		 bool (*stop)(void *arg), void *arg);
 
 /*
  * history_check: has anybody taken this device's place?  Asks at least n-quorum+1 nodes (so
@@ -106,18 +120,28 @@ struct hist_cb {
 };
 struct hist_device {
 	uint16_t number;
+	/*
+	 * Taken over.  Its chain ends where those that came after it saw it end: what it still
+	 * sent is no part of the drive, for what came after was made without it.
+	 */
+	bool retired;
 	uint8_t ed_pk[32];
 };
 int history_load(struct volume *v, const struct hist_device *dev, size_t dev_cnt,
 		 const struct hist_seen *floor, size_t floor_cnt, struct hist_state *st,
 		 const struct hist_cb *cb, void *arg);
 
-/* Verifies any blob of "l/" or "v/h" for repair_blobs: 0 when genuine. */
+/*
+ * Verifies any blob of "l/" or "v/h" for repair_blobs: 0 when genuine; -ESTALE genuine, but
+ * below a floor; -ENOKEY by a device that is not known here; -ENOTSUP; -EBADMSG.
+ */
 struct hist_verify {
 	struct volume *v;
 	const struct hist_device *dev;
 	size_t dev_cnt;
 	uint8_t owner_pk[32];
+	const struct hist_floor *floor;
+	size_t floor_cnt;
 };
 int history_verify_blob(void *hist_verify, const char *name, const void *p, size_t len);
 

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include "net/gather.h"
 
-#define GAP_LOOK 4096 /* how far beyond a chain's end a gap is looked for */
+#define GAP_LOOK 4096 /* how far beyond a chain's end a gap is looked for by name */
+#define ODD_MAX	 4096 /* commits that belong to no chain and are looked at */
 
 /* --- the names --- */
 
@@ -144,6 +145,18 @@ static int snap_cmp(const void *a, const void *b)
 	return (x->seq < y->seq) - (x->seq > y->seq);
 }
 
+/*
+ * Genuine, but by a device that the header given does not know: there is a newer header, and
+ * what was written since it would be left out without a word.
+ */
+static int stranger(const char *name)
+{
+	return log_fail(-ESTALE,
+			"%s is by a device without a certificate here: the nodes that answer show "
+			"an old header of the volume; more nodes are needed",
+			name);
+}
+
 int load_snapshots(struct load *l)
 {
 	size_t cnt = 0;
@@ -161,6 +174,8 @@ int load_snapshots(struct load *l)
 		int err = load_fetch(l, l->name[i].name, &l->snap[l->snap_cnt]);
 		if (err == -ENOMEM || err == -ECANCELED)
 			return err;
+		if (err == -ENOKEY)
+			return stranger(l->name[i].name);
 		if (err)
 			log_warn("snapshot %s has no good copy (%s): the state may be older",
 				 l->name[i].name, strerror(-err));
@@ -168,6 +183,114 @@ int load_snapshots(struct load *l)
 			l->snap_cnt++;
 	}
 	qsort(l->snap, l->snap_cnt, sizeof *l->snap, snap_cmp);
+	return 0;
+}
+
+/* --- devices that were taken over --- */
+
+/* What this head saw of that device; 0 nothing. */
+static uint64_t seen_of(const struct hist_head *h, uint16_t device)
+{
+	for (uint32_t i = 0; i < h->seen_cnt; i++)
+		if (h->seen[i].device == device)
+			return h->seen[i].seq;
+	return 0;
+}
+
+/* The newest commit of a device that can be had; what is known of it goes into *low. */
+static int newest_commit(struct load *l, const struct hist_state *st, uint16_t device,
+			 uint64_t *low, struct hist_object *out)
+{
+	char name[BLOB_NAME_CAP];
+
+	for (uint32_t i = 0; i < st->seen_cnt; i++)
+		if (st->seen[i].device == device)
+			*low = HF_MAX(*low, st->seen[i].seq);
+	for (size_t i = 0; i < l->snap_cnt; i++) {
+		const struct hist_head *h = &l->snap[i].head;
+		*low = HF_MAX(*low, seen_of(h, device));
+		if (h->device == device)
+			*low = HF_MAX(*low, h->snap_to);
+	}
+	uint64_t end = *low;
+	while (load_find(l, device, end + 1))
+		end++;
+	/* The last one may be one that was never published, and be damaged. */
+	for (int i = 0; i < 2 && end && load_find(l, device, end); i++, end--) {
+		keys_log_name(l->v->keys, 'c', device, end, name);
+		int err = load_fetch(l, name, out);
+		if (!err || err == -ENOMEM || err == -ECANCELED)
+			return err ? err : 1;
+	}
+	return 0;
+}
+
+/* Snapshots that a device made of what it wrote after it was taken over. */
+static void drop_late(struct load *l)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < l->snap_cnt; i++) {
+		struct hist_object *o = &l->snap[i];
+		bool late = false;
+
+		for (size_t d = 0; d < l->dev_cnt; d++)
+			late |= l->dev[d].number == o->head.device &&
+				o->head.snap_to > l->cap[d];
+		if (late)
+			hist_object_release(o);
+		else
+			l->snap[kept++] = *o;
+	}
+	l->snap_cnt = kept;
+}
+
+int load_caps(struct load *l, const struct hist_state *st)
+{
+	bool *told = calloc(HF_MAX(l->dev_cnt, (size_t)1), sizeof *told), live = false;
+	bool any = false;
+
+	l->cap = calloc(HF_MAX(l->dev_cnt, (size_t)1), sizeof *l->cap);
+	if (!l->cap || !told) {
+		free(told);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < l->dev_cnt; i++)
+		any |= l->dev[i].retired;
+	for (size_t e = 0; any && e < l->dev_cnt + l->snap_cnt; e++) {
+		struct hist_object o = {0};
+		const struct hist_head *h = &o.head;
+		uint64_t low = 0;
+		int got = 1;
+
+		if (e < l->dev_cnt)
+			got = newest_commit(l, st, l->dev[e].number, &low, &o);
+		else
+			h = &l->snap[e - l->dev_cnt].head;
+		if (got < 0) {
+			free(told);
+			return got;
+		}
+		for (size_t d = 0; got && d < l->dev_cnt; d++) {
+			uint64_t seq = seen_of(h, l->dev[d].number);
+			if (l->dev[d].number == h->device) {
+				live |= !l->dev[d].retired;
+				continue;
+			}
+			told[d] |= seq > 0;
+			l->cap[d] = HF_MAX(l->cap[d], seq);
+		}
+		hist_object_release(&o);
+	}
+	/*
+	 * A device that is in use and says nothing of a retired one found nothing there when it
+	 * took over; when none has written yet, nothing stands against what is there.
+	 */
+	for (size_t d = 0; d < l->dev_cnt; d++)
+		if (!l->dev[d].retired || (!told[d] && !live))
+			l->cap[d] = UINT64_MAX;
+	free(told);
+	drop_late(l);
 	return 0;
 }
 
@@ -204,7 +327,8 @@ static struct chain *chain_make(struct load *l, uint16_t device)
 
 	if (!c) {
 		c = &l->chain[l->chain_cnt++];
-		*c = (struct chain){.device = device, .base.device = device};
+		*c = (struct chain){
+			.device = device, .base.device = device, .cap = UINT64_MAX};
 	}
 	return c;
 }
@@ -216,9 +340,53 @@ static int not_usable(struct load *l, const char *what, uint64_t seq, uint16_t d
 	return -EBADMSG;
 }
 
-/* Follows the chains from this base; snap is NULL for another base than a snapshot. */
-static int plan(struct load *l, const struct hist_seen *seen, size_t seen_cnt,
-		const struct hist_head *snap)
+/*
+ * Every commit that a node lists must have its place in a chain: one that is beyond the end
+ * says that what leads to it is gone.
+ */
+static int plan_odd(struct load *l)
+{
+	bool *known = calloc(HF_MAX(l->name_cnt, (size_t)1), sizeof *known);
+	size_t left = 0, looked = 0;
+	int err = known ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < l->name_cnt; i++)
+		left += strncmp(l->name[i].name, "l/c", 3) == 0;
+	for (size_t i = 0; !err && i < l->chain_cnt; i++) {
+		const struct chain *c = &l->chain[i];
+		for (uint64_t s = c->end; s && left; s--) {
+			const struct listed *n = load_find(l, c->device, s);
+			left -= n != NULL;
+			if (n)
+				known[n - l->name] = true;
+		}
+	}
+	for (size_t i = 0; !err && left && i < l->name_cnt && looked < ODD_MAX; i++) {
+		struct hist_object o;
+
+		if (known[i] || strncmp(l->name[i].name, "l/c", 3) != 0)
+			continue;
+		left--;
+		looked++;
+		int got = load_fetch(l, l->name[i].name, &o);
+		if (got == -ENOMEM || got == -ECANCELED)
+			err = got;
+		if (got == -ENOKEY)
+			err = stranger(l->name[i].name);
+		if (got)
+			continue; /* of no device of ours: its node was named */
+		const struct chain *c = load_chain(l, o.head.device);
+		if (!c || (o.head.seq > c->end && o.head.seq <= c->cap))
+			err = not_usable(l, "a later commit is there", c ? c->end + 1 : 1,
+					 o.head.device);
+		hist_object_release(&o);
+	}
+	free(known);
+	return err;
+}
+
+/* Follows the chains from this base. */
+static int plan(struct load *l, const struct hist_seen *seen, size_t seen_cnt)
 {
 	load_chains_free(l);
 	size_t max = l->dev_cnt + seen_cnt + 1;
@@ -228,16 +396,17 @@ static int plan(struct load *l, const struct hist_seen *seen, size_t seen_cnt,
 	if (!l->chain)
 		return -ENOMEM;
 	for (size_t i = 0; i < l->dev_cnt; i++)
-		chain_make(l, l->dev[i].number);
+		chain_make(l, l->dev[i].number)->cap = l->cap[i];
 	for (size_t i = 0; i < seen_cnt; i++)
 		chain_make(l, seen[i].device)->base = seen[i];
 	for (size_t i = 0; i < l->chain_cnt; i++) {
 		struct chain *c = &l->chain[i];
-		for (c->end = c->base.seq; load_find(l, c->device, c->end + 1);)
+		for (c->end = c->base.seq;
+		     c->end < c->cap && load_find(l, c->device, c->end + 1);)
 			c->end++;
 		c->used = c->asked = c->base.seq;
 		memcpy(c->last_hash, c->base.hash, HASH_LEN);
-		for (uint64_t s = c->end + 2; s < c->end + 2 + GAP_LOOK; s++)
+		for (uint64_t s = c->end + 2; s < c->end + 2 + GAP_LOOK && s <= c->cap; s++)
 			if (load_find(l, c->device, s))
 				return not_usable(l, "a later commit is there", c->end + 1,
 						  c->device);
@@ -251,14 +420,16 @@ static int plan(struct load *l, const struct hist_seen *seen, size_t seen_cnt,
 				return not_usable(l, "a snapshot goes beyond what is there",
 						  end + 1, h->seen[j].device);
 		}
-	}
-	if (snap) {
-		const struct chain *c = load_chain(l, snap->device);
+		/* It was stored after the commits that it needs had been published. */
+		const struct chain *c = load_chain(l, h->device);
 		uint64_t end = c ? c->end : 0;
-		if (end < snap->snap_to)
-			return not_usable(l, "the newest snapshot needs more than is there",
-					  end + 1, snap->device);
+		if (end < h->snap_to)
+			return not_usable(l, "a snapshot needs more than is there", end + 1,
+					  h->device);
 	}
+	int err = plan_odd(l);
+	if (err)
+		return err;
 	for (size_t i = 0; i < l->chain_cnt; i++) {
 		struct chain *c = &l->chain[i];
 		size_t cnt = (size_t)(c->end - c->base.seq);
@@ -279,14 +450,14 @@ int load_choose_base(struct load *l, const struct hist_state *st,
 
 	*snap = NULL;
 	if (st->seen_cnt) {
-		err = plan(l, st->seen, st->seen_cnt, NULL);
+		err = plan(l, st->seen, st->seen_cnt);
 		if (err != -EBADMSG)
 			return err;
 		memcpy(first, l->why, sizeof first);
 	}
 	for (size_t i = 0; i < l->snap_cnt; i++) {
 		const struct hist_head *h = &l->snap[i].head;
-		err = plan(l, h->seen, h->seen_cnt, h);
+		err = plan(l, h->seen, h->seen_cnt);
 		if (!err)
 			*snap = &l->snap[i];
 		if (err != -EBADMSG)
@@ -294,7 +465,7 @@ int load_choose_base(struct load *l, const struct hist_state *st,
 		if (!first[0])
 			memcpy(first, l->why, sizeof first);
 	}
-	err = plan(l, NULL, 0, NULL);
+	err = plan(l, NULL, 0);
 	if (err != -EBADMSG)
 		return err;
 	return log_fail(err, "rolled back or damaged: %s", first[0] ? first : l->why);

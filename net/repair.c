@@ -344,10 +344,13 @@ static int read_copy(struct volume *v, const char *name, const bool has[],
 		node_wait_submit(&w, v->node[i], io);
 		io = node_wait_next(&w, end + 1000);
 		if (io && !io->err) {
-			if (io->got <= BLOB_CAP && a->verify(a->arg, name, io->buf, io->got) == 0) {
+			int bad = io->got > BLOB_CAP
+					  ? -EBADMSG
+					  : a->verify(a->arg, name, io->buf, io->got);
+			if (!bad) {
 				buf_put(out, io->buf, io->got);
 				err = out->err;
-			} else {
+			} else if (bad == -EBADMSG) {
 				node_lied(v->node[i], name);
 			}
 		}

@@ -50,7 +50,9 @@ int check_segment(struct volume *v, const struct seg_place *place, bool deep, bo
 
 /*
  * repair_blobs: every object below "v/h" and "l/" that any node holds and that `verify`
- * accepts is copied to the usable nodes that lack it.  Returns copies made, or -errno.
+ * accepts is copied to the usable nodes that lack it.  What verify finds not genuine
+ * (-EBADMSG) its node is named for; any other error only says that it is not to be copied.
+ * Returns copies made, or -errno.
  */
 int repair_blobs(struct volume *v,
 		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg);

@@ -366,6 +366,13 @@ static void remove_blob(struct world *w, char kind, unsigned device, uint64_t se
 	}
 }
 
+static void trim(struct world *w, uint64_t commit, uint64_t snap)
+{
+	struct hist_floor f = {.device = 1, .commit = commit, .snap = snap};
+
+	assert_int_equal(history_trim(w->v, &f, 1, NULL, NULL), 0);
+}
+
 static void test_load_chain(void **state)
 {
 	struct hist_state st = {0};
@@ -443,7 +450,7 @@ static void test_load_snapshot(void **state)
 		commit(&w, w.v, i);
 	commit(&w, second, 11);
 	publish(&w, w.v, true, 1, 1000, 0, true);
-	history_trim(w.v, 1, 8, 0, 0);
+	trim(&w, 8, 1);
 	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
 	assert_int_equal(g.cnt, 1);
 	assert_int_equal(g.ino[0], 1000);
@@ -452,7 +459,7 @@ static void test_load_snapshot(void **state)
 	for (uint64_t i = 12; i <= 20; i++)
 		commit(&w, i & 1 ? second : w.v, i);
 	publish(&w, w.v, true, 2, 2000, (17u << 20) + 5, true);
-	history_trim(w.v, 8, 12, 1, 2);
+	trim(&w, 12, 2);
 	commit(&w, w.v, 21);
 	hist_state_release(&st);
 	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
@@ -504,12 +511,11 @@ static void test_snapshot_needs_commits(void **state)
 	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
 	assert_int_equal(g.ino[0], 1000);
 	hist_state_release(&st);
-	/* One that needs two commits more is passed over, until they are there. */
+	/* One that needs two commits more: they were published, so what is there is old. */
 	w.snap_extra = 2;
 	publish(&w, w.v, true, 2, 1500, 0, true);
-	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
-	assert_int_equal(g.ino[0], 1000);
-	hist_state_release(&st);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), -EBADMSG);
+	assert_non_null(strstr(log_last(), "commit 4 of device 1"));
 	commit(&w, w.v, 4);
 	commit(&w, w.v, 5);
 	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
@@ -524,6 +530,163 @@ static void test_snapshot_needs_commits(void **state)
 	remove_blob(&w, 'c', 1, 1);
 	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
 	assert_int_equal(g.ino[0], 2000);
+	hist_state_release(&st);
+	world_close(&w, second);
+}
+
+/* A device that was taken over: what it sent after that is no part of the drive. */
+static void test_retired(void **state)
+{
+	struct hist_state st = {0};
+	struct volume *second;
+	struct world w;
+	struct log g;
+
+	(void)state;
+	world_open(&w, &second);
+	for (uint64_t i = 1; i <= 3; i++)
+		commit(&w, w.v, i);
+	/* Nothing by the second yet: all that the first wrote holds. */
+	w.dev[0].retired = true;
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.cnt, 3);
+	uint64_t saw = w.seq[0];
+	uint8_t hash[HASH_LEN];
+	memcpy(hash, w.hash[0], HASH_LEN);
+	for (uint64_t i = 4; i <= 6; i++)
+		commit(&w, w.v, i);
+	/* The second took over at 3. */
+	uint64_t late = w.seq[0];
+	uint8_t late_hash[HASH_LEN];
+	memcpy(late_hash, w.hash[0], HASH_LEN);
+	w.seq[0] = saw;
+	memcpy(w.hash[0], hash, HASH_LEN);
+	commit(&w, second, 100);
+	commit(&w, second, 101);
+	hist_state_release(&st);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.cnt, 5);
+	assert_int_equal(st.seen[0].seq, 3);
+	assert_int_equal(g.ino[3], 100);
+	hist_state_release(&st);
+	/* The control: a device that is not retired. */
+	w.dev[0].retired = false;
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.cnt, 8);
+	hist_state_release(&st);
+	w.dev[0].retired = true;
+	/* From a snapshot of the second; and a late one of the first is no base. */
+	publish(&w, second, true, 1, 1000, 0, true);
+	w.seq[0] = late;
+	memcpy(w.hash[0], late_hash, HASH_LEN);
+	w.lamport -= 2;
+	publish(&w, w.v, true, 1, 666, 0, false);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.ino[0], 1000);
+	hist_state_release(&st);
+	w.lamport += 50;
+	publish(&w, w.v, true, 2, 667, 0, false);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.ino[0], 1000);
+	hist_state_release(&st);
+	/* A device of which the header says nothing: that header is old. */
+	g = (struct log){0};
+	assert_int_equal(history_load(w.v, w.dev, 1, NULL, 0, &st, &cb, &g), -ESTALE);
+	world_close(&w, second);
+}
+
+/*
+ * The snapshots have no good copy, and what is left of an older state ends far below what is
+ * there: never the old state in silence.
+ */
+static void test_old_rest(void **state)
+{
+	struct hist_state st = {0};
+	struct volume *second;
+	struct world w;
+	struct log g;
+	char path[256];
+
+	(void)state;
+	world_open(&w, &second);
+	for (uint64_t i = 1; i <= 3; i++)
+		commit(&w, w.v, i);
+	w.seq[0] = 9000;
+	commit(&w, w.v, 9001);
+	publish(&w, w.v, true, 1, 1000, 0, true);
+	commit(&w, w.v, 9002);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.ino[0], 1000);
+	hist_state_release(&st);
+	for (unsigned i = 0; i < N; i++) {
+		blob_path(&w, i, 's', 1, 1, path);
+		assert_int_equal(file_write_atomic(path, "rubbish", 7, 0600), 0);
+	}
+	assert_int_equal(load(&w, &g, &st, NULL, 0), -EBADMSG);
+	assert_non_null(strstr(log_last(), "commit 4 of device 1"));
+	world_close(&w, second);
+}
+
+/* A part's shards that lie elsewhere than its object says and than new ones would. */
+static void test_part_moved(void **state)
+{
+	struct hist_state st = {0};
+	struct volume *second;
+	struct world w;
+	struct log g;
+	char from[256], to[256], gone[2][256];
+
+	(void)state;
+	world_open(&w, &second);
+	for (unsigned i = 0; i < 2; i++) {
+		char *p = node_path(&w, i);
+		snprintf(gone[i], sizeof gone[i], "%s.gone", p);
+		assert_int_equal(rename(p, gone[i]), 0);
+		free(p);
+	}
+	volume_verify(w.v, now_ms() + 2000);
+	publish(&w, w.v, false, 1, 5, 2u << 20, true);
+	for (unsigned i = 0; i < 2; i++) {
+		char *p = node_path(&w, i);
+		assert_int_equal(rename(gone[i], p), 0);
+		free(p);
+	}
+	volume_verify(w.v, now_ms() + 2000);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(st.part_cnt, 1);
+	/* Both missing ones are stored, each on the other's home. */
+	struct seg_place *p = &st.parts[0], home = *p;
+	unsigned miss[2], cnt = 0;
+	for (unsigned i = 0; i < N; i++)
+		if (p->node[i] == NODE_NONE)
+			miss[cnt++] = i;
+	assert_int_equal(cnt, 2);
+	assert_int_equal(repair_segment(w.v, &home, NULL), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		uint16_t was = home.node[miss[i]], is = home.node[miss[!i]];
+		char name[BLOB_NAME_CAP], *d = node_path(&w, was - 1u);
+		keys_shard_name(w.v->keys, &p->geom.id, miss[i], was, name);
+		snprintf(from, sizeof from, "%s/s/%.2s/%s", d, name + 2, name + 2);
+		free(d);
+		d = node_path(&w, is - 1u);
+		keys_shard_name(w.v->keys, &p->geom.id, miss[i], is, name);
+		snprintf(to, sizeof to, "%s/s/%.2s", d, name + 2);
+		mkdir(to, 0700);
+		snprintf(to, sizeof to, "%s/s/%.2s/%s", d, name + 2, name + 2);
+		free(d);
+		assert_int_equal(rename(from, to), 0);
+	}
+	/* Two of the four that are known go. */
+	for (unsigned i = 2; i < 4; i++) {
+		char *d = node_path(&w, i);
+		snprintf(from, sizeof from, "%s.gone", d);
+		assert_int_equal(rename(d, from), 0);
+		free(d);
+	}
+	volume_verify(w.v, now_ms() + 2000);
+	hist_state_release(&st);
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.bytes, 2u << 20);
 	hist_state_release(&st);
 	world_close(&w, second);
 }
@@ -604,7 +767,7 @@ static void test_takeover(void **state)
 	assert_int_equal(history_ahead(w.v, 1, 4), 0);
 	assert_int_equal(history_ahead(w.v, 1, 3), 1);
 	publish(&w, w.v, true, 1, 1000, 0, true);
-	history_trim(w.v, 1, 5, 0, 0);
+	trim(&w, 5, 1);
 	assert_int_equal(history_ahead(w.v, 1, 2), 1);
 	assert_int_equal(history_ahead(w.v, 1, 4), 0);
 
@@ -631,6 +794,9 @@ int main(void)
 		cmocka_unit_test(test_load_chain),
 		cmocka_unit_test(test_load_snapshot),
 		cmocka_unit_test(test_snapshot_needs_commits),
+		cmocka_unit_test(test_retired),
+		cmocka_unit_test(test_old_rest),
+		cmocka_unit_test(test_part_moved),
 		cmocka_unit_test(test_never_published),
 		cmocka_unit_test(test_takeover),
 	};

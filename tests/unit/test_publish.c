@@ -222,6 +222,96 @@ static void test_snapshot(void **state)
 	dv_close(&d);
 }
 
+static uint64_t snapshots(struct drive *d)
+{
+	return dv_number(d->st, "SELECT v FROM kv WHERE k='snap'");
+}
+
+/* Small commits until there are so many snapshots. */
+static void until_snapshots(struct drive *d, uint64_t want, uint32_t *seed)
+{
+	int64_t until = now_ms() + 30000;
+
+	while (snapshots(d) < want && now_ms() < until) {
+		char name[16];
+
+		snprintf(name, sizeof name, "n%u", ++*seed % 7);
+		dv_write(d->st, INO_ROOT, name, *seed % 3 * 1000, *seed % 5 ? 3000 : 90000,
+			 *seed);
+		assert_int_equal(dv_publish(d), 0);
+	}
+	assert_true(snapshots(d) >= want);
+}
+
+static void all_losses(struct drive *d)
+{
+	char *want = dv_dump(d->st);
+
+	for (unsigned i = 1; i <= 6; i++) {
+		for (unsigned j = i + 1; j <= 6; j++) {
+			away(d, i, true);
+			away(d, j, true);
+			volume_verify(d->x.v, now_ms() + 2000);
+			dv_recovered(d, want);
+			away(d, i, false);
+			away(d, j, false);
+			volume_verify(d->x.v, now_ms() + 2000);
+		}
+	}
+	free(want);
+}
+
+/*
+ * With snapshots taken and the log trimmed, with nodes that come back as they were long ago,
+ * every loss of two is survived, and what was trimmed stays trimmed.
+ */
+static void test_trim(void **state)
+{
+	struct drive d;
+	uint32_t seed = 1;
+
+	(void)state;
+	dv_open(&d);
+	d.po.snapshot_every = 5;
+	dv_start(&d);
+	uint64_t dir = dv_mkdir(d.st, INO_ROOT, "names");
+	/* So many that a snapshot's records are in segments. */
+	for (unsigned i = 0; i < 2500; i++) {
+		uint8_t raw[100];
+		char name[201];
+
+		fx_fill(raw, sizeof raw, i * 77 + 1);
+		for (unsigned j = 0; j < sizeof raw; j++)
+			snprintf(name + 2 * j, 3, "%02x", raw[j]);
+		inode_put(d.st, dv_file(d.st, dir, name));
+	}
+	until_snapshots(&d, 4, &seed);
+	assert_true(dv_number(d.st, "SELECT count(*) FROM segment WHERE kind=2") > 0);
+	dv_stop(&d);
+	all_losses(&d);
+
+	away(&d, 1, true);
+	away(&d, 2, true);
+	volume_verify(d.x.v, now_ms() + 2000);
+	dv_start(&d);
+	until_snapshots(&d, 8, &seed);
+	away(&d, 1, false);
+	away(&d, 2, false);
+	volume_verify(d.x.v, now_ms() + 2000);
+	publish_poke(d.p);
+	assert_int_equal(publish_wait(d.p, true, now_ms() + 20000), 0);
+	dv_stop(&d);
+	all_losses(&d);
+	unsigned most = 0;
+	for (unsigned i = 1; i <= 6; i++)
+		most = HF_MAX(most, dv_blobs(&d, i, "l"));
+	/* Two snapshots, the commits since the older one, and those while one is made. */
+	printf("%u log objects after %llu commits\n", most,
+	       (unsigned long long)dv_number(d.st, "SELECT v FROM kv WHERE k='log_seq'"));
+	assert_true(most <= 30);
+	dv_close(&d);
+}
+
 static void test_quorum(void **state)
 {
 	for (int control = 0; control < 2; control++) {
@@ -620,7 +710,7 @@ int main(void)
 		cmocka_unit_test(test_taken_over), cmocka_unit_test(test_old_copy),
 		cmocka_unit_test(test_instant),	   cmocka_unit_test(test_instant_control),
 		cmocka_unit_test(test_crash),	   cmocka_unit_test(test_snapshot),
-		cmocka_unit_test(test_busy),
+		cmocka_unit_test(test_busy),	   cmocka_unit_test(test_trim),
 	};
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
