@@ -68,18 +68,17 @@ static int send_line(int fd, const json_t *j)
 	return err;
 }
 
-/* A line from fd; what came after it stays in *in.  0 with *line malloc'ed, or -errno. */
-static int recv_line(int fd, struct buf *in, int64_t deadline, char **line)
+/* A line from fd; what came after it stays in *in.  0 with *j NULL where it is no JSON. */
+static int recv_line(int fd, struct buf *in, int64_t deadline, json_t **j)
 {
+	json_error_t e;
 	size_t seen = 0;
 
 	for (;;) {
 		char *nl = in->len > seen ? memchr(in->p + seen, '\n', in->len - seen) : NULL;
 		if (nl) {
 			size_t len = (size_t)(nl - (char *)in->p);
-			*line = strndup((char *)in->p, len);
-			if (!*line)
-				return -ENOMEM;
+			*j = json_loadb((char *)in->p, len, JSON_REJECT_DUPLICATES, &e);
 			memmove(in->p, nl + 1, in->len - len - 1);
 			in->len -= len + 1;
 			return 0;
@@ -174,8 +173,7 @@ static void *conn_main(void *arg)
 	struct conn *k = arg;
 	struct control *c = k->c;
 	struct buf in = {0};
-	json_error_t e;
-	char *line;
+	json_t *req, *answer;
 
 	pthread_setname_np(pthread_self(), "hf-control");
 	if (!peer_allowed(k->fd)) {
@@ -184,10 +182,7 @@ static void *conn_main(void *arg)
 		json_decref(no);
 		goto out;
 	}
-	while (recv_line(k->fd, &in, now_ms() + REQUEST_MS, &line) == 0) {
-		json_t *req = json_loads(line, JSON_REJECT_DUPLICATES, &e), *answer;
-
-		free(line);
+	while (recv_line(k->fd, &in, now_ms() + REQUEST_MS, &req) == 0) {
 		if (req && json_is_object(req))
 			answer = c->handle(c->arg, req, conn_progress, k);
 		else
@@ -380,14 +375,51 @@ static int answer_error(json_t *answer)
 	return log_fail(err, "%s", text ? text : strerror(-err));
 }
 
+/* Reads lines up to the one that is the answer. */
+static int await_answer(int fd, const char *dir, int timeout_ms,
+			void (*progress)(void *arg, const json_t *p), void *arg,
+			json_t **answer)
+{
+	struct buf in = {0};
+	json_t *j;
+	int err;
+
+	for (;;) {
+		err = recv_line(fd, &in, now_ms() + timeout_ms, &j);
+		if (err == -EPIPE || err == -ECONNRESET)
+			err = log_fail(-ECONNRESET,
+				       "the mount ended before it answered: see %s/log", dir);
+		else if (err == -ETIMEDOUT)
+			err = log_fail(err, "the mount did not answer within %d s: see %s/log",
+				       timeout_ms / 1000, dir);
+		else if (err)
+			log_fail(err, "%s/sock: %s", dir, strerror(-err));
+		if (err)
+			break;
+		json_t *p = json_object_get(j, "progress");
+		if (p) {
+			if (progress)
+				progress(arg, p);
+			json_decref(j);
+			continue;
+		}
+		if (json_is_true(json_object_get(j, "ok"))) {
+			*answer = j;
+			break;
+		}
+		err = j ? answer_error(j) : log_fail(-EBADMSG, "the mount's answer is no JSON");
+		json_decref(j);
+		break;
+	}
+	buf_release(&in);
+	return err;
+}
+
 int control_call_progress(const char *dir, json_t *req, int timeout_ms,
 			  void (*progress)(void *arg, const json_t *p), void *arg, pid_t *pid,
 			  json_t **answer)
 {
 	struct sockaddr_un sa;
-	struct buf in = {0};
-	json_error_t e;
-	char *line;
 	int dir_fd, err;
 
 	*answer = NULL;
@@ -416,35 +448,10 @@ int control_call_progress(const char *dir, json_t *req, int timeout_ms,
 		err = send_line(fd, req);
 	if (err == -EPIPE || err == -ECONNRESET)
 		err = -ENOENT; /* it was just ending */
-	while (!err) {
-		err = recv_line(fd, &in, now_ms() + timeout_ms, &line);
-		if (err == -EPIPE || err == -ECONNRESET)
-			err = log_fail(-ECONNRESET,
-				       "the mount ended before it answered: see %s/log", dir);
-		else if (err == -ETIMEDOUT)
-			err = log_fail(err, "the mount did not answer within %d s: see %s/log",
-				       timeout_ms / 1000, dir);
-		if (err)
-			break;
-		json_t *j = json_loads(line, JSON_REJECT_DUPLICATES, &e);
-		free(line);
-		json_t *p = json_object_get(j, "progress");
-		if (p) {
-			if (progress)
-				progress(arg, p);
-			json_decref(j);
-			continue;
-		}
-		if (json_is_true(json_object_get(j, "ok"))) {
-			*answer = j;
-			break;
-		}
-		err = j ? answer_error(j) : log_fail(-EBADMSG, "the mount's answer is no JSON");
-		json_decref(j);
-	}
+	if (!err)
+		err = await_answer(fd, dir, timeout_ms, progress, arg, answer);
 	if (fd >= 0)
 		close(fd);
-	buf_release(&in);
 	return err;
 }
 

@@ -147,6 +147,11 @@ static void many(void **state)
 	assert_int_equal(send(idle[0], "[1]\n", 4, 0), 4);
 	assert_int_equal(send(idle[1], "{\"cmd\":", 7, 0), 7);
 	assert_int_equal(send(idle[2], "\xff\n", 2, 0), 2);
+	/* What follows a zero byte is part of the line. */
+	char said[200] = "";
+	assert_int_equal(send(idle[3], "{\"cmd\":\"ping\"}\0x\n", 17, 0), 17);
+	assert_true(recv(idle[3], said, sizeof said - 1, 0) > 0);
+	assert_non_null(strstr(said, "no JSON object"));
 	calls = 0;
 	for (size_t i = 0; i < sizeof t / sizeof *t; i++)
 		assert_int_equal(pthread_create(&t[i], NULL, caller, NULL), 0);
