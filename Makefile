@@ -85,13 +85,18 @@ sys: all tools ## run the system tests alone
 bench: all ## print `name value unit` lines, with the ratio to the baselines of the same run
 	$(Q)B=$(B) tests/bench/run $(T)
 
-# fuzz-NAME runs for SECS seconds with clang's libFuzzer, seeded from the corpus.
-SECS ?= 60
-fuzz-%: ## fuzz one decoder, as in `make fuzz-commit SECS=60`
-	@mkdir -p $(B)/fuzz/$*.corpus
-	clang $(filter-out -O2,$(ALL_C)) -O1 -fsanitize=fuzzer,address,undefined -DFUZZ -o $(B)/fuzz/$* \
-		tests/fuzz/fuzz_$*.c $(wildcard net/*.c cache/*.c) $(PKG_L)
-	$(B)/fuzz/$* -max_total_time=$(SECS) $(B)/fuzz/$*.corpus tests/fuzz/corpus/$*
+# fuzz-NAME runs for SECS seconds with clang's libFuzzer, seeded from the corpus.  It is built
+# in a folder of its own; inputs that it finds stay there.
+SECS     ?= 60
+FUZZER_C := -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
+fuzz-%: tests/fuzz/fuzz_%.c ## fuzz one decoder, as in `make fuzz-commit SECS=60`
+	@mkdir -p $(B)/fuzzer/found/$*
+	$(Q)$(MAKE) --no-print-directory SAN= B=$(B)/fuzzer CC=clang SANFLAGS="$(FUZZER_C)" $(B)/fuzzer/fuzz_$*
+	cd $(B)/fuzzer && ./fuzz_$* -max_total_time=$(SECS) found/$* $(CURDIR)/tests/fuzz/corpus/$*
+
+$(B)/fuzz_%: tests/fuzz/fuzz_%.c $(LIBS)
+	@echo "  FUZZ  $@"
+	$(Q)$(CC) $(ALL_C) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
 lint: ## warnings of clang, clang-tidy's analyzer, cppcheck
 	$(Q)scripts/lint
