@@ -134,7 +134,8 @@ struct publisher {
 	int stopped; /* -ESTALE, for good */
 	struct publish_status status;
 	bool ready;		    /* begun: nobody took over, nothing is pending */
-	bool *node_was, *node_lost; /* mend thread: usable when last looked at; gone since */
+	/* Mend thread: usable when last looked at; gone since; its shards were listed. */
+	bool *node_was, *node_lost, *node_listed;
 
 	uint64_t next_seg, next_inline; /* guarded by st->meta */
 

@@ -10,6 +10,7 @@
 
 #define LIST_DEADLINE_MS (10 * 60 * 1000)
 #define RETRY_MS	 30000
+#define LIST_AGAIN_S	 (24 * 3600)
 #define SLICE		 500
 
 static bool all_usable(struct volume *v)
@@ -74,6 +75,9 @@ static int repair_all(struct publisher *p, uint64_t *left)
 		}
 		int missing = repair_segment(st->vol, &place, NULL);
 
+		/* Some may be where a repair put them of which nobody was told. */
+		if (missing == -ENODATA && find_shards(st->vol, &place))
+			missing = repair_segment(st->vol, &place, NULL);
 		if (missing < 0) {
 			if (missing != -EAGAIN && missing != -ENODATA)
 				log_warn("repairing segment %llu: %s", (unsigned long long)seg,
@@ -197,10 +201,18 @@ static int check_slice(struct publisher *p, struct node *n, const uint64_t *have
 		sqlite3_reset(q);
 	if (!r && more < 0)
 		r = more;
-	for (int i = 0; !r && i < rows; i++)
+	for (int i = 0; !r && i < rows; i++) {
+		unsigned left = 0;
+
+		for (unsigned j = 0; j < (unsigned)row[i].place.geom.k + row[i].place.geom.m; j++)
+			left += row[i].place.node[j] != NODE_NONE;
+		/* A list may lie or be cut short: nothing becomes unreadable by it. */
+		if (left < row[i].place.geom.k)
+			continue;
 		r = segment_nodes_locked(st, row[i].seg, &row[i].place, row[i].chg);
+		*lost += !r;
+	}
 	pthread_mutex_unlock(&st->meta);
-	*lost += (unsigned)rows;
 	return r ? r : seen > 0;
 }
 
@@ -232,13 +244,47 @@ static int check_node(struct publisher *p, struct node *n)
 	}
 	free(have);
 	if (lost)
-		log_warn("node %s came back without %u shards it had: they are rebuilt",
-			 node_name(n), lost);
+		log_warn("node %s is without %u shards it had: they are rebuilt", node_name(n),
+			 lost);
 	return r;
 }
 
-/* Nodes that came back since the last look; *came says whether any did. */
-static int look_at_nodes(struct publisher *p, bool first, bool *came)
+/*
+ * What went while the drive was not mounted is seen by the first list of a mount.  Where a
+ * list is answered by a far server, which may charge for it, one in a while is enough.
+ */
+static bool list_due(struct publisher *p, struct node *n)
+{
+	struct node_info *info = malloc(sizeof *info);
+	uint64_t last = 0, now = (uint64_t)(realtime_ns() / 1000000000);
+	char key[32];
+
+	if (!info)
+		return false;
+	node_get_info(n, info);
+	bool near = !strcmp(info->kind, "dir");
+
+	free(info);
+	snprintf(key, sizeof key, "listed_%u", node_number(n));
+	pthread_mutex_lock(&p->st->meta);
+	if (store_get_u64(p->st, key, &last))
+		last = 0;
+	pthread_mutex_unlock(&p->st->meta);
+	return near || now < last || now - last > LIST_AGAIN_S;
+}
+
+static void list_done(struct publisher *p, struct node *n)
+{
+	char key[32];
+
+	snprintf(key, sizeof key, "listed_%u", node_number(n));
+	pthread_mutex_lock(&p->st->meta);
+	store_put_u64(p->st, key, (uint64_t)(realtime_ns() / 1000000000));
+	pthread_mutex_unlock(&p->st->meta);
+}
+
+/* Nodes that came, or came back since the last look; *came says whether any did. */
+static int look_at_nodes(struct publisher *p, bool *came)
 {
 	struct volume *v = p->st->vol;
 	int r = 0;
@@ -249,9 +295,13 @@ static int look_at_nodes(struct publisher *p, bool first, bool *came)
 
 		if (now && !p->node_was[i]) {
 			*came = true;
-			/* Not when it is the start of this program that made it usable. */
-			if (!first && p->node_lost[i]) {
+			if (p->node_lost[i] ||
+			    (!p->node_listed[i] && list_due(p, v->node[i]))) {
 				r = check_node(p, v->node[i]);
+				if (!r) {
+					p->node_listed[i] = true;
+					list_done(p, v->node[i]);
+				}
 				if (r && r != -ECANCELED) {
 					log_warn("listing node %s: %s", node_name(v->node[i]),
 						 strerror(-r));
@@ -289,7 +339,7 @@ static int mend_blobs(struct publisher *p)
 /* What a round has to do, and what the thread has seen. */
 struct mend {
 	uint64_t pokes, done, protect; /* as of the round before */
-	bool first, blobs, left;
+	bool blobs, left;
 };
 
 static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t protect)
@@ -297,9 +347,8 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	struct volume *v = p->st->vol;
 	uint64_t left = 0;
 	bool came = false;
-	int r = nodes ? look_at_nodes(p, m->first, &came) : 0;
+	int r = nodes ? look_at_nodes(p, &came) : 0;
 
-	m->first = false;
 	m->blobs = m->blobs || came;
 	if (!r && (nodes || m->left || protect || all_usable(v)))
 		r = repair_all(p, &left);
@@ -328,7 +377,7 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 void *mend_main(void *arg)
 {
 	struct publisher *p = arg;
-	struct mend m = {.first = true, .pokes = UINT64_MAX};
+	struct mend m = {.pokes = UINT64_MAX};
 	int r = 0;
 
 	prctl(PR_SET_NAME, "hf-mend");

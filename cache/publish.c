@@ -473,6 +473,7 @@ static void publisher_free(struct publisher *p)
 	free(p->opts.devices);
 	free(p->node_was);
 	free(p->node_lost);
+	free(p->node_listed);
 	free(p);
 }
 
@@ -482,7 +483,8 @@ static int copy_opts(struct publisher *p, const struct publish_opts *o)
 	p->opts.devices = calloc(HF_MAX(o->device_cnt, (size_t)1), sizeof *o->devices);
 	p->node_was = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_was);
 	p->node_lost = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_lost);
-	if (!p->opts.devices || !p->node_was || !p->node_lost)
+	p->node_listed = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_listed);
+	if (!p->opts.devices || !p->node_was || !p->node_lost || !p->node_listed)
 		return -ENOMEM;
 	if (o->device_cnt)
 		memcpy(p->opts.devices, o->devices, o->device_cnt * sizeof *o->devices);

@@ -13,11 +13,11 @@
 
 #include <stdlib.h>
 #include "net/gather.h"
+#include "net/spread.h"
 
 #define FETCHERS    6
 #define FETCH_AHEAD 32 /* objects fetched and not handed out, at most COMMIT_CAP each */
 #define PART_MS	    600000
-#define FIND_MS	    30000
 
 void hist_state_release(struct hist_state *s)
 {
@@ -224,46 +224,9 @@ static void fill_place(struct load *l, struct seg_place *p)
 }
 
 /*
- * Asks every node for every shard: where a node was away when the part was stored, repair may
- * have put its shard elsewhere, and the object that names the part cannot be changed.
- * True when one was found that was not known.
+ * Where a node was away when the part was stored, repair may have put its shard elsewhere,
+ * and the object that names the part cannot be changed: such shards are looked for.
  */
-static bool find_shards(struct load *l, struct seg_place *p)
-{
-	struct volume *v = l->v;
-	unsigned n = (unsigned)p->geom.k + p->geom.m;
-	int64_t end = now_ms() + FIND_MS;
-	struct node_wait w;
-	struct node_io *io;
-	bool found = false;
-
-	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
-		for (unsigned s = 0; s < n && node_readable(v->node[i]); s++) {
-			char name[BLOB_NAME_CAP];
-			if (p->node[s] == node_number(v->node[i]))
-				continue;
-			keys_shard_name(v->keys, &p->geom.id, s, node_number(v->node[i]), name);
-			io = node_io_new(NODE_GET, name);
-			if (!io)
-				continue;
-			io->len = 1;
-			io->deadline_ms = end;
-			io->tag = (unsigned)i * EC_MAX + s;
-			node_wait_submit(&w, v->node[i], io);
-		}
-	}
-	while (w.pending && (io = node_wait_next(&w, end + 1000))) {
-		if (!io->err && io->got == 1) {
-			p->node[io->tag % EC_MAX] = node_number(v->node[io->tag / EC_MAX]);
-			found = true;
-		}
-		node_io_unref(io);
-	}
-	node_wait_release(&w);
-	return found;
-}
-
 static int part_out(struct stream *s, const struct seg_place *part)
 {
 	struct volume *v = s->l->v;
@@ -272,7 +235,7 @@ static int part_out(struct stream *s, const struct seg_place *part)
 	s->at = 0;
 	fill_place(s->l, &p);
 	int err = gather_stream(v, &p, 0, p.geom.len, part_piece, s, now_ms() + PART_MS);
-	if (err == -ENODATA && s->at < p.geom.len && find_shards(s->l, &p))
+	if (err == -ENODATA && s->at < p.geom.len && find_shards(v, &p) > 0)
 		err = gather_stream(v, &p, s->at, p.geom.len - s->at, part_piece, s,
 				    now_ms() + PART_MS);
 	return err;

@@ -7,6 +7,7 @@
 #define READ_MS	 120000
 #define WRITE_MS 60000
 #define CHECK_MS 120000
+#define FIND_MS	 30000
 #define BLOB_CAP (64u << 20)
 #define PIECE	 (1u << 20)
 
@@ -211,18 +212,55 @@ int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
 		if (!(mask >> i & 1))
 			continue;
 		int e = store(v, place, i, out[i]);
-		if (!e)
+		if (!e) {
 			stored++;
-		else if (e == -EAGAIN)
+		} else if (e == -EAGAIN) {
+			place->node[i] = (uint16_t)NODE_NONE;
 			missing++;
-		else
+		} else {
 			err = e;
+		}
 	}
 	for (unsigned i = 0; i < EC_MAX; i++)
 		rebuilt_unref(out[i]);
 	if (err)
 		return err;
 	return stored ? missing : -EAGAIN;
+}
+
+int find_shards(struct volume *v, struct seg_place *p)
+{
+	unsigned n = (unsigned)p->geom.k + p->geom.m;
+	int64_t end = now_ms() + FIND_MS;
+	struct node_wait w;
+	struct node_io *io;
+	int found = 0;
+
+	node_wait_init(&w);
+	for (size_t i = 0; i < v->node_cnt; i++) {
+		for (unsigned s = 0; s < n && node_readable(v->node[i]); s++) {
+			char name[BLOB_NAME_CAP];
+			if (p->node[s] == node_number(v->node[i]))
+				continue;
+			keys_shard_name(v->keys, &p->geom.id, s, node_number(v->node[i]), name);
+			io = node_io_new(NODE_GET, name);
+			if (!io)
+				continue;
+			io->len = 1;
+			io->deadline_ms = end;
+			io->tag = (unsigned)i * EC_MAX + s;
+			node_wait_submit(&w, v->node[i], io);
+		}
+	}
+	while (w.pending && (io = node_wait_next(&w, end + 1000))) {
+		if (!io->err && io->got == 1) {
+			p->node[io->tag % EC_MAX] = node_number(v->node[io->tag / EC_MAX]);
+			found++;
+		}
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	return found;
 }
 
 /* --- checking --- */

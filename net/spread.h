@@ -41,6 +41,13 @@ void spread_delete(struct volume *v, const char *name);
 int repair_segment(struct volume *v, struct seg_place *place, const bool lost[]);
 
 /*
+ * Asks every node for every shard by name and puts what is found where it was not known into
+ * *place: after a repair that was not published, or when too few of those known can be read.
+ * Returns how many were found.
+ */
+int find_shards(struct volume *v, struct seg_place *place);
+
+/*
  * check_segment: asks for every shard: present[i]; with deep, every cell's tag is verified.
  * bad[i] when a shard is there but not genuine (its node is named).  Returns the number of
  * shards that are not well, or -errno.

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include <poll.h>
 #include "drive_util.h"
 
 static void some_tree(struct store *st)
@@ -378,6 +379,40 @@ static void test_mend(void **state)
 	dv_close(&d);
 }
 
+/* Shards that go while the drive is not mounted are made anew at the next mount, unasked. */
+static void test_mend_unmounted(void **state)
+{
+	struct drive d;
+	char path[128];
+
+	(void)state;
+	dv_open(&d);
+	dv_start(&d);
+	dv_write(d.st, INO_ROOT, "x", 0, 500000, 1);
+	dv_write(d.st, INO_ROOT, "y", 0, 500, 1);
+	assert_int_equal(dv_publish(&d), 0);
+	dv_stop(&d);
+	for (unsigned i = 3; i <= 4; i++) {
+		snprintf(path, sizeof path, "%s/%u/s", d.x.base, i);
+		fx_rm_tree(path);
+		snprintf(path, sizeof path, "%s/%u/l", d.x.base, i);
+		fx_rm_tree(path);
+		assert_int_equal(dv_blobs(&d, i, "s"), 0);
+	}
+	dv_start(&d);
+	int64_t until = now_ms() + 10000;
+
+	while (now_ms() < until && (!dv_blobs(&d, 3, "s") || !dv_blobs(&d, 4, "s") ||
+				    !dv_blobs(&d, 3, "l") || !dv_blobs(&d, 4, "l")))
+		poll(NULL, 0, 20);
+	for (unsigned i = 3; i <= 4; i++) {
+		assert_int_equal(dv_blobs(&d, i, "s"), 1);
+		assert_true(dv_blobs(&d, i, "l") > 0);
+	}
+	check_published(&d);
+	dv_close(&d);
+}
+
 static void test_taken_over(void **state)
 {
 	struct drive d;
@@ -707,6 +742,7 @@ int main(void)
 		cmocka_unit_test(test_round_trip), cmocka_unit_test(test_short_lived),
 		cmocka_unit_test(test_inline),	   cmocka_unit_test(test_many),
 		cmocka_unit_test(test_mend),	   cmocka_unit_test(test_quorum),
+		cmocka_unit_test(test_mend_unmounted),
 		cmocka_unit_test(test_taken_over), cmocka_unit_test(test_old_copy),
 		cmocka_unit_test(test_instant),	   cmocka_unit_test(test_instant_control),
 		cmocka_unit_test(test_crash),	   cmocka_unit_test(test_snapshot),
