@@ -39,6 +39,11 @@ static int capture_copy(struct store *st, struct inode *in, struct piece p, uint
 
 	if (!err)
 		err = cfile_get(st, in, CF_CUT, true, &to);
+	if (to) {
+		pthread_mutex_lock(&st->meta);
+		in->file->side[CF_CUT] = true;
+		pthread_mutex_unlock(&st->meta);
+	}
 	for (uint64_t at = p.off; at < p.end && !err;) {
 		size_t n = (size_t)HF_MIN(p.end - at, CAPTURE_BUF);
 		err = cfile_read(from->fd, tmp, n, at);
@@ -105,12 +110,15 @@ int capture_whole_io(struct store *st, struct inode *in, bool *kept)
 		cfile_name(in->ino, CF_OLD, to);
 		cfile_drop(st, in->file, CF_OLD);
 		unlinkat(st->data->dir_fd, to, 0);
-		if (linkat(st->data->dir_fd, from, st->data->dir_fd, to, 0) < 0)
-			err = log_fail(-errno, "%s/data/%s: keeping it for the cut: %s",
-				       st->dir, from, strerror(errno));
-		*kept = !err;
+		if (linkat(st->data->dir_fd, from, st->data->dir_fd, to, 0) < 0) {
+			/* Not every file system has second names. */
+			buf_release(&list);
+			return capture_range_io(st, in, 0, DATA_MAX);
+		}
+		*kept = true;
 	}
 	pthread_mutex_lock(&st->meta);
+	in->file->side[CF_OLD] |= *kept;
 	for (size_t i = 0; i < list.len && !err; i += sizeof(struct piece)) {
 		struct piece p;
 
@@ -128,11 +136,10 @@ void capture_free_locked(struct store *st, struct inode *in)
 	struct datafile *f = in->file;
 
 	for (unsigned i = 0; i < 2; i++) {
-		unsigned flag = kinds[i] == CF_CUT ? CI_CAPTURED : CI_OLD;
-
 		cfile_drop(st, f, kinds[i]);
-		if (ranges_total(f->cutinfo, flag))
+		if (f->side[kinds[i]])
 			cfile_unlink(st, in->ino, kinds[i]);
+		f->side[kinds[i]] = false;
 	}
 	ranges_free(f->cutinfo);
 	f->cutinfo = NULL;
@@ -203,7 +210,7 @@ int data_prepare_io(struct store *st, struct inode *in, uint64_t off, uint64_t e
 	in->file->wr_off = off;
 	in->file->wr_end = end;
 	struct account a = account_of(in);
-	if (a.cached > a.unpublished)
+	if (a.cached > a.unpublished && !st->opts.skip_intent)
 		err = intents_locked(st, in, off, end, &put);
 	pthread_mutex_unlock(&st->meta);
 	if (!err && put)
@@ -289,6 +296,26 @@ int data_cut_locked(struct store *st, struct inode *in)
 	return err;
 }
 
+/*
+ * Bytes that are being overwritten just now were CUT when the writer looked, so that it put no
+ * intent down: they must not become clean in between.
+ */
+static int keep_written_locked(struct store *st, struct inode *in)
+{
+	struct datafile *f = in->file;
+	uint64_t pos = f->wr_off, start, end;
+	unsigned flags;
+	int err = 0;
+
+	while (!err &&
+	       ranges_next(in->spans, pos, f->wr_end, RG_CUT, &start, &end, &flags) == 1) {
+		err = ranges_set(in->spans, start, end - start, RG_DIRTY, RG_CUT);
+		pos = end;
+		inode_mark_locked(st, in, REC_CH_CONTENT);
+	}
+	return err;
+}
+
 int data_cut_done_locked(struct store *st, struct inode *in, bool ok)
 {
 	struct datafile *f = in->file;
@@ -301,7 +328,10 @@ int data_cut_done_locked(struct store *st, struct inode *in, bool ok)
 			inode_mark_locked(st, in, 0);
 		}
 	} else if (in->spans) {
-		err = turn(in->spans, RG_CUT, ok ? 0 : RG_DIRTY);
+		if (ok && f && f->wr_end && !st->opts.skip_written)
+			err = keep_written_locked(st, in);
+		if (!err)
+			err = turn(in->spans, RG_CUT, ok ? 0 : RG_DIRTY);
 		if (!err)
 			err = turn(in->spans, RG_CMETA, ok ? 0 : RG_META);
 		if (ranges_dirty(in->spans))

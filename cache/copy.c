@@ -187,6 +187,9 @@ static int64_t share_io(struct store *st, struct inode *src, uint64_t src_off,
 		err = data_punch_io(st, dst, &p);
 	}
 	free(s.e);
+	/* The bytes or extents that were found have moved meanwhile: copying finds them. */
+	if (err == -EAGAIN)
+		return 0;
 	return err ? err : (int64_t)(end - src_off);
 }
 

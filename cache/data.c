@@ -76,7 +76,9 @@ static int plan_copy(struct store *st, struct inode *in, const struct plan *pl, 
 				err = cfile_read(c->fd, buf, n, off);
 			if (err)
 				err = log_fail(-EIO, "inode %llx: reading its cache file: %s",
-					       (unsigned long long)in->ino, strerror(-err));
+					       (unsigned long long)in->ino,
+					       err == -ENODATA ? "it is too short"
+							       : strerror(-err));
 		}
 		buf += n;
 		off += n;
@@ -148,16 +150,15 @@ int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, 
 	if (end == off)
 		goto out;
 	if (!(in->flags & INODE_LARGE)) {
-		err = read_small_locked(st, in, buf, (size_t)(end - off), off);
-		if (err <= 0)
-			goto out;
-		pthread_mutex_unlock(&st->meta);
-		err = small_fetch(st, in, deadline_ms);
-		pthread_mutex_lock(&st->meta);
-		if (!err)
-			err = read_small_locked(st, in, buf, (size_t)(end - off), off);
-		if (err > 0)
-			err = -EIO;
+		/* Eviction may be faster than we are. */
+		while ((err = read_small_locked(st, in, buf, (size_t)(end - off), off)) > 0) {
+			pthread_mutex_unlock(&st->meta);
+			err = now_ms() < deadline_ms ? small_fetch(st, in, deadline_ms)
+						     : -ETIMEDOUT;
+			pthread_mutex_lock(&st->meta);
+			if (err)
+				break;
+		}
 		goto out;
 	}
 	err = datafile_load_locked(st, in);
@@ -225,6 +226,8 @@ static int write_small_locked(struct store *st, struct inode *in, const void *bu
 	if (err)
 		return err;
 	struct account before = account_of(in);
+	uint64_t size = in->size;
+	uint32_t flags = in->flags;
 	if (!(in->flags & INODE_SMALL_HAVE)) {
 		/* Overwritten from end to end: the old bytes are of no interest. */
 		in->size = 0;
@@ -233,8 +236,14 @@ static int write_small_locked(struct store *st, struct inode *in, const void *bu
 	err = small_load_locked(st, in);
 	if (!err && off + len > in->size)
 		err = small_resize_locked(st, in, off + len);
-	if (err)
+	if (err) {
+		if (!(flags & INODE_SMALL_HAVE)) {
+			small_free_locked(st, in);
+			in->size = size;
+			in->flags = flags;
+		}
 		return err;
+	}
 	memcpy(in->small + off, buf, len);
 	in->flags |= INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
 	err = data_mark_locked(st, in, kill_priv);
@@ -251,7 +260,10 @@ static int wrote_locked(struct store *st, struct inode *in, size_t len, uint64_t
 	 */
 	int err = ranges_set(in->spans, off, len, RG_HAVE | RG_DIRTY, RG_CUT);
 
-	if (!err)
+	/* Clean bytes have changed, and nothing says so. */
+	if (err)
+		store_fail_locked(st, err, "out of memory in the middle of a write");
+	else
 		in->size = HF_MAX(in->size, off + len);
 	datafile_wrote_locked(in);
 	datafile_touch_locked(st, in);
@@ -268,7 +280,12 @@ static void broke_off_locked(struct store *st, struct inode *in, uint64_t off, u
 	unsigned flags;
 
 	while (ranges_next(in->spans, off, end, RG_HAVE, &start, &stop, &flags) == 1) {
-		ranges_set(in->spans, start, stop - start, RG_HAVE | RG_DIRTY, RG_CUT);
+		int err = ranges_set(in->spans, start, stop - start, RG_HAVE | RG_DIRTY,
+				     RG_CUT);
+		if (err) {
+			store_fail_locked(st, err, "out of memory in the middle of a write");
+			break;
+		}
 		off = stop;
 	}
 	datafile_wrote_locked(in);
@@ -281,7 +298,7 @@ static int write_large_io(struct store *st, struct inode *in, const void *buf, s
 {
 	struct cfile *c = NULL;
 	size_t done = 0;
-	bool prepare = false;
+	bool prepare = false, create = true;
 
 	pthread_rwlock_rdlock(&st->data->gate);
 	pthread_mutex_lock(&st->meta);
@@ -291,14 +308,22 @@ static int write_large_io(struct store *st, struct inode *in, const void *buf, s
 	if (!err) {
 		struct account a = account_of(in);
 		prepare = a.cached > a.unpublished || ranges_total(in->spans, RG_CUT);
+		/* Bytes that are gone must not turn into a hole. */
+		create = !a.cached;
 	}
 	pthread_mutex_unlock(&st->meta);
 	if (!err && prepare)
 		err = data_prepare_io(st, in, off, off + len);
-	if (!err)
-		err = cfile_get(st, in, CF_MAIN, true, &c);
-	if (!err)
+	if (!err) {
+		err = cfile_get(st, in, CF_MAIN, create, &c);
+		if (err == -ENOENT)
+			err = log_fail(-EIO, "inode %llx: its cache file is gone",
+				       (unsigned long long)in->ino);
+	}
+	if (!err) {
+		c->wrote = true;
 		err = cfile_write(c->fd, buf, len, off, &done);
+	}
 	cfile_put(st, c);
 	pthread_mutex_lock(&st->meta);
 	if (in->file)
@@ -330,7 +355,7 @@ int data_write_io(struct store *st, struct inode *in, const void *buf, size_t le
 		if (todo <= 0)
 			return todo;
 		int err = todo == 1 ? small_fetch(st, in, deadline) : data_make_large(st, in);
-		if (err)
+		if (err && (todo == 1 || err != -EAGAIN))
 			return err;
 	}
 }
@@ -519,6 +544,9 @@ static int sweep_dir(struct store *st, int dfd, const char *sub, bool orphans)
 		if (gone && !err)
 			unlinkat(dirfd(dir), de->d_name, 0);
 	}
+	/* Names that the last run made, and no fsync of it covered, may be relied on now. */
+	if (orphans && !err && fsync(dirfd(dir)) < 0)
+		err = -errno;
 	closedir(dir);
 	return err;
 }
@@ -593,8 +621,10 @@ int data_open(struct store *st)
 		return log_fail(err, "making %s/data: %s", st->dir, strerror(-err));
 	}
 	d->dir_fd = openat(st->dir_fd, "data", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	if (d->dir_fd < 0) {
+	if (d->dir_fd < 0 || fsync(st->dir_fd) < 0) {
 		int err = -errno;
+		if (d->dir_fd >= 0)
+			close(d->dir_fd);
 		free(d);
 		return log_fail(err, "opening %s/data: %s", st->dir, strerror(-err));
 	}
@@ -611,6 +641,7 @@ int data_open(struct store *st)
 	if (!getrlimit(RLIMIT_NOFILE, &rl) && rl.rlim_cur != RLIM_INFINITY)
 		d->fd_max = (unsigned)HF_MAX(
 			HF_MIN((uint64_t)FD_MAX, (uint64_t)rl.rlim_cur / 2), (uint64_t)8);
+	d->fd_hard = d->fd_max * 3 / 2;
 	d->limit = st->opts.cache_size;
 	if (!d->limit) {
 		d->limit = CACHE_MIN;
@@ -698,4 +729,7 @@ void data_stop(struct store *st)
 	if (d->keeper_on)
 		pthread_join(d->keeper, NULL);
 	d->keeper_on = false;
+	/* What it had still to do; without inodes in memory keeper_drain does a part of it. */
+	if (st->inodes && !st->failed)
+		keeper_trim(st);
 }

@@ -35,8 +35,6 @@ static int cfile_open(struct data *d, uint64_t ino, enum cfile_kind k, bool crea
 		name[2] = 0;
 		if (mkdirat(d->dir_fd, name, 0700) < 0 && errno != EEXIST)
 			break;
-		if (fsync(d->dir_fd) < 0)
-			break;
 		name[2] = '/';
 	}
 	return -errno;
@@ -79,6 +77,23 @@ static void fd_detach(struct data *d, struct cfile *c)
 	free(c);
 }
 
+/*
+ * Room for one more.  Without an open descriptor the kernel may forget that it could not
+ * write bytes back, so one with such bytes stays as long as there is room for that, and is
+ * synced before it goes.
+ */
+static void fd_room(struct data *d)
+{
+	for (struct cfile *c = d->fd_tail, *prev; c && d->fd_cnt >= d->fd_max; c = prev) {
+		prev = c->prev;
+		if (c->ref || (c->wrote && d->fd_cnt < d->fd_hard))
+			continue;
+		if (c->wrote && fdatasync(c->fd) < 0)
+			c->owner->sync_err = -errno;
+		fd_detach(d, c);
+	}
+}
+
 int cfile_get(struct store *st, struct inode *in, enum cfile_kind k, bool create,
 	      struct cfile **out)
 {
@@ -97,11 +112,7 @@ int cfile_get(struct store *st, struct inode *in, enum cfile_kind k, bool create
 		}
 		goto out;
 	}
-	for (struct cfile *old = d->fd_tail, *prev; old && d->fd_cnt >= d->fd_max; old = prev) {
-		prev = old->prev;
-		if (!old->ref)
-			fd_detach(d, old);
-	}
+	fd_room(d);
 	c = calloc(1, sizeof *c);
 	if (!c) {
 		err = -ENOMEM;
@@ -114,6 +125,7 @@ int cfile_get(struct store *st, struct inode *in, enum cfile_kind k, bool create
 		goto out;
 	}
 	c->ref = 1;
+	c->owner = f;
 	c->home = &f->fd[k];
 	f->fd[k] = c;
 	fd_push(d, c);
@@ -185,10 +197,8 @@ int cfile_read(int fd, void *buf, size_t len, uint64_t off)
 			continue;
 		if (n < 0)
 			return -errno;
-		if (n == 0) {
-			memset((uint8_t *)buf + at, 0, len - at);
-			break;
-		}
+		if (n == 0)
+			return -ENODATA;
 		at += (size_t)n;
 	}
 	return 0;
@@ -196,9 +206,64 @@ int cfile_read(int fd, void *buf, size_t len, uint64_t off)
 
 /* --- syncing --- */
 
+/* The name of a cache file is on the disk, and that of the directory it is in. */
+static int name_sync(struct data *d, uint64_t ino)
+{
+	char name[48];
+	int err = 0;
+
+	cfile_name(ino, CF_MAIN, name);
+	name[2] = 0;
+	int fd = openat(d->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return -errno;
+	if (fsync(fd) < 0)
+		err = -errno;
+	close(fd);
+	if (!err && !d->sub_synced[ino & 0xff]) {
+		if (fsync(d->dir_fd) < 0)
+			err = -errno;
+		else
+			d->sub_synced[ino & 0xff] = true;
+	}
+	return err;
+}
+
+/* The bytes as of generation `gen` and the name; f->sync held. */
+static int sync_one(struct store *st, struct inode *in, uint64_t gen)
+{
+	struct datafile *f = in->file;
+	struct cfile *c;
+	int err = cfile_get(st, in, CF_MAIN, false, &c);
+
+	if (err == -ENOENT) {
+		/* Nothing was ever written, or the file was emptied meanwhile. */
+		pthread_mutex_lock(&st->meta);
+		bool lost = in->flags & INODE_LARGE && f->synced_gen < gen;
+		pthread_mutex_unlock(&st->meta);
+		return lost ? err : 0;
+	}
+	if (err)
+		return err;
+	/*
+	 * First the mark: a file that is made anew while this goes on sets it again.  It comes
+	 * back before anybody else gets to look, if the name could not be synced.
+	 */
+	bool created = atomic_exchange(&f->created, false);
+	c->wrote = false;
+	if (fdatasync(c->fd) < 0)
+		err = -errno;
+	cfile_put(st, c);
+	if (!err && created)
+		err = name_sync(st->data, in->ino);
+	if (err && created)
+		f->created = true;
+	return err;
+}
+
 int data_fsync_file(struct store *st, struct inode *in)
 {
-	struct cfile *c;
+	int err = 0;
 
 	if (!st->data)
 		return 0;
@@ -210,35 +275,19 @@ int data_fsync_file(struct store *st, struct inode *in)
 	struct datafile *f = in->file;
 	uint64_t gen = f->gen;
 	pthread_mutex_unlock(&st->meta);
-	if (st->opts.skip_sync)
-		goto synced;
-	int err = cfile_get(st, in, CF_MAIN, false, &c);
-	if (err == -ENOENT)
-		goto synced;
-	if (err)
-		return log_fail(-EIO, "inode %llx: opening its cache file to sync it: %s",
-				(unsigned long long)in->ino, strerror(-err));
-	/* A new name must be on the disk as well as the bytes. */
-	bool created = f->created;
-	f->created = false;
-	if (fdatasync(c->fd) < 0)
-		err = -errno;
-	cfile_put(st, c);
-	if (!err && created) {
-		char name[48];
-
-		cfile_name(in->ino, CF_MAIN, name);
-		name[2] = 0;
-		int fd = openat(st->data->dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0 || fsync(fd) < 0)
-			err = -errno;
-		if (fd >= 0)
-			close(fd);
+	if (!st->opts.skip_sync) {
+		/*
+		 * One at a time: the kernel reports a failed write-back to one fdatasync of a
+		 * descriptor, and the name of a new file is synced by one of those who wait.
+		 */
+		pthread_mutex_lock(&f->sync);
+		err = f->sync_err ? f->sync_err : sync_one(st, in, gen);
+		f->sync_err = err;
+		pthread_mutex_unlock(&f->sync);
 	}
 	if (err)
 		return log_fail(-EIO, "inode %llx: syncing its cache file: %s",
 				(unsigned long long)in->ino, strerror(-err));
-synced:
 	pthread_mutex_lock(&st->meta);
 	f->synced_gen = HF_MAX(f->synced_gen, gen);
 	pthread_mutex_unlock(&st->meta);
@@ -316,6 +365,7 @@ static void datafile_free_locked(struct store *st, struct inode *in)
 	lru_unlink(st->data, f);
 	ranges_free(f->intended);
 	ranges_free(f->cutinfo);
+	pthread_mutex_destroy(&f->sync);
 	free(f);
 	in->file = NULL;
 }
@@ -383,6 +433,8 @@ int datafile_load_locked(struct store *st, struct inode *in)
 		err = ranges_new(&f->intended);
 		if (!err && in->flags & INODE_LARGE)
 			err = load_intents(st, in, f);
+		if (!err)
+			err = -pthread_mutex_init(&f->sync, NULL);
 		if (err) {
 			ranges_free(f->intended);
 			free(f);

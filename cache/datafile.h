@@ -11,7 +11,8 @@
  *   evict.c     giving bytes up; releasing space after a commit
  *   extent.c    rows of `extent` and `segment`
  *
- * Locks, in the order of store.h with two more: inode->io, gate, st->meta, data->fd_lock.
+ * Locks, in the order of store.h with three more: inode->io, gate, datafile->sync, st->meta,
+ * data->fd_lock.
  * gate: writers of large files hold it shared from looking at the flags until they have set
  * them, a cut is made with it held exclusively; so every write is whole in the cut or not
  * in it.  Nobody waits for the network with it.
@@ -38,6 +39,8 @@ struct cfile {
 	int fd;
 	unsigned ref;
 	struct cfile **home; /* where it hangs; NULL: dropped */
+	struct datafile *owner;
+	_Atomic bool wrote; /* bytes that no fdatasync covers; set before they are written */
 	struct cfile *prev, *next;
 };
 
@@ -58,7 +61,10 @@ struct datafile {
 	uint64_t ext_gen;
 	uint64_t ra_end;	    /* read-ahead was asked for up to here */
 	bool small_row;		    /* it was small and its row is still there */
+	bool side[CF_KINDS];	    /* CF_CUT, CF_OLD: there may be such a file */
 	_Atomic bool created;	    /* its name may not be on the disk yet */
+	pthread_mutex_t sync;	    /* one fdatasync at a time; taken before st->meta */
+	_Atomic int sync_err;	    /* of the first that failed, for good */
 	bool on_lru;
 	struct datafile *lru_prev, *lru_next;
 };
@@ -77,7 +83,9 @@ struct data {
 	int dir_fd;
 	pthread_mutex_t fd_lock;
 	struct cfile *fd_head, *fd_tail; /* newest first */
-	unsigned fd_cnt, fd_max;
+	unsigned fd_cnt, fd_max, fd_hard; /* hard: if all have bytes that are not synced */
+	/* The names of the directories data/xx are on the disk; set once. */
+	_Atomic bool sub_synced[256];
 	pthread_rwlock_t gate;
 	/* st->meta guards the rest. */
 	uint64_t limit; /* of cached_bytes */
@@ -114,7 +122,7 @@ void cfile_name(uint64_t ino, enum cfile_kind k, char out[48]);
 int cfile_unlink(struct store *st, uint64_t ino, enum cfile_kind k);
 /* All of it or -errno; *done (may be NULL): how much was written before the error. */
 int cfile_write(int fd, const void *buf, size_t len, uint64_t off, size_t *done);
-int cfile_read(int fd, void *buf, size_t len, uint64_t off); /* beyond the end: zeros */
+int cfile_read(int fd, void *buf, size_t len, uint64_t off); /* -ENODATA: it ends before */
 /* Everything in the file is on the disk; io held exclusively. */
 int datafile_sync_io(struct store *st, struct inode *in);
 /* The file got bytes at the end of a change: what D's rules of syncing want to know. */
@@ -159,7 +167,10 @@ int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, 
 
 /* --- resize.c --- */
 
-/* A small file becomes a large one; io held exclusively, meta not; contents here or size 0. */
+/*
+ * A small file becomes a large one; io held exclusively, meta not.  -EAGAIN: its contents are
+ * not here (any more), and nothing has changed.
+ */
 int data_make_large(struct store *st, struct inode *in);
 /*
  * [off, end) of a large file becomes a hole, or what `put` (extents, may be NULL) says;
@@ -172,7 +183,7 @@ struct punch {
 	bool kill_priv;
 };
 #define PUNCH_SIZE_KEEP UINT64_MAX
-int data_punch_io(struct store *st, struct inode *in, const struct punch *p);
+int data_punch_io(struct store *st, struct inode *in, const struct punch *p); /* -EAGAIN: put */
 
 /* --- capture.c --- */
 
@@ -203,7 +214,8 @@ void *fetch_main(void *store);
 
 void keeper_wake_locked(struct store *st); /* if there is too much in the cache */
 int keeper_trim_locked(struct store *st, uint64_t ino); /* soon, after a commit */
-void keeper_drain(struct store *st); /* does what is queued, now */
+void keeper_trim(struct store *st);  /* does what is queued, now */
+void keeper_drain(struct store *st); /* the same, when no inode is in memory any more */
 void *keeper_main(void *store);
 /* Punches what no span calls HAVE in [off, end) out of the cache file; io held exclusively
  * and the spans committed. */

@@ -113,7 +113,7 @@ static int settle_io(struct store *st, struct inode *in)
 	pthread_mutex_lock(&st->meta);
 	err = store_flush_inode_locked(st, in);
 	pthread_mutex_unlock(&st->meta);
-	return err ? err : store_commit(st);
+	return err || st->opts.skip_settle ? err : store_commit(st);
 }
 
 static int trim_inode(struct store *st, struct inode *in)
@@ -138,7 +138,7 @@ static int trim_inode(struct store *st, struct inode *in)
 }
 
 /* Takes the queue over and works it off; after a failure the next mount does. */
-static void trim_all(struct store *st)
+void keeper_trim(struct store *st)
 {
 	struct data *d = st->data;
 
@@ -256,7 +256,7 @@ static int64_t evict_large(struct store *st, uint64_t ino, uint64_t want, bool c
 		if (!err && freed)
 			err = store_flush_inode_locked(st, in);
 		pthread_mutex_unlock(&st->meta);
-		if (!err && freed)
+		if (!err && freed && !st->opts.skip_settle)
 			err = store_commit(st);
 		if (!err && freed)
 			err = cfile_punch(st, in, from, to);
@@ -433,7 +433,7 @@ void *keeper_main(void *arg)
 			if (d->stopping)
 				break;
 			pthread_mutex_unlock(&st->meta);
-			trim_all(st);
+			keeper_trim(st);
 			pthread_mutex_lock(&st->meta);
 		} else {
 			pthread_cond_wait(&d->keeper_cond, &st->meta);

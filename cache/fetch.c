@@ -111,15 +111,19 @@ static void keep(struct store *st, struct inode *in, const struct extent *e, uin
 {
 	struct buf list = {0};
 	struct cfile *c = NULL;
+	bool create = false;
 	int err = store_space_for(st, end - off);
 
 	if (!err) {
 		pthread_mutex_lock(&st->meta);
 		err = gaps_locked(st, in, e, off, end, &list);
+		create = list.len && !account_of(in).cached;
 		pthread_mutex_unlock(&st->meta);
 	}
 	if (!err && list.len)
-		err = cfile_get(st, in, CF_MAIN, true, &c);
+		err = cfile_get(st, in, CF_MAIN, create, &c);
+	if (c)
+		c->wrote = true;
 	for (size_t i = 0; i < list.len && !err; i += sizeof(struct gap)) {
 		struct gap g;
 

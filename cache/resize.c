@@ -83,6 +83,9 @@ int data_make_large(struct store *st, struct inode *in)
 		return -ENOMEM;
 	pthread_mutex_lock(&st->meta);
 	int err = store_writable_locked(st);
+	/* Eviction needs no more than st->meta: what was here a moment ago may have gone. */
+	if (!err && in->size && !(in->flags & INODE_SMALL_HAVE))
+		err = -EAGAIN;
 	if (!err)
 		err = datafile_load_locked(st, in);
 	if (!err)
@@ -95,8 +98,10 @@ int data_make_large(struct store *st, struct inode *in)
 	pthread_mutex_unlock(&st->meta);
 	if (!err)
 		err = cfile_get(st, in, CF_MAIN, true, &c);
-	if (!err && size)
+	if (!err && size) {
+		c->wrote = true;
 		err = cfile_write(c->fd, copy, size, 0, NULL);
+	}
 	cfile_put(st, c);
 	free(copy);
 	if (err)
@@ -109,12 +114,14 @@ int data_make_large(struct store *st, struct inode *in)
 
 /* --- large to small --- */
 
-static int become_empty_locked(struct store *st, struct inode *in, bool kill_priv)
+/* *clean: some of what is given up was published. */
+static int become_empty_locked(struct store *st, struct inode *in, bool kill_priv, bool *clean)
 {
 	struct account before = account_of(in);
 	struct datafile *f = in->file;
 	int err = store_writable_locked(st);
 
+	*clean = before.cached > before.unpublished;
 	if (!err)
 		err = drop_rows(st, in->ino, store_stmt(st, "DELETE FROM span WHERE ino = ?"));
 	if (!err)
@@ -147,17 +154,15 @@ static int empty_large_io(struct store *st, struct inode *in, bool kill_priv)
 
 	pthread_rwlock_rdlock(&st->data->gate);
 	pthread_mutex_lock(&st->meta);
-	int err = datafile_load_locked(st, in);
-	if (!err) {
-		struct account a = account_of(in);
-		clean = a.cached > a.unpublished;
-	}
+	int err = store_writable_locked(st);
+	if (!err)
+		err = datafile_load_locked(st, in);
 	pthread_mutex_unlock(&st->meta);
 	if (!err)
 		err = capture_whole_io(st, in, &kept);
 	if (!err) {
 		pthread_mutex_lock(&st->meta);
-		err = become_empty_locked(st, in, kill_priv);
+		err = become_empty_locked(st, in, kill_priv, &clean);
 		if (!err && !clean && !kept)
 			err = keeper_trim_locked(st, in->ino);
 		pthread_mutex_unlock(&st->meta);
@@ -216,49 +221,82 @@ static int punch_locked(struct store *st, struct inode *in, const struct punch *
 	return !err && flush ? store_flush_inode_locked(st, in) : err;
 }
 
-/* Which bytes of a range are in the cache file, clean or not. */
-static void here_locked(struct inode *in, uint64_t off, uint64_t end, bool *have, bool *clean)
+/* What is given up: bytes in the cache file, clean ones among them, extents. */
+struct given_up {
+	bool have, clean, extents;
+};
+
+static int given_up_locked(struct store *st, struct inode *in, const struct punch *p,
+			   struct given_up *g)
 {
-	uint64_t start, stop;
+	uint64_t off = p->off, start, stop;
+	struct extent e;
 	unsigned flags;
 
-	*have = *clean = false;
-	while (!*clean &&
-	       ranges_next(in->spans, off, end, RG_HAVE, &start, &stop, &flags) == 1) {
-		*have = true;
-		*clean = !(flags & (RG_DIRTY | RG_CUT));
+	*g = (struct given_up){0};
+	while (!g->clean &&
+	       ranges_next(in->spans, off, p->end, RG_HAVE, &start, &stop, &flags) == 1) {
+		g->have = true;
+		g->clean = !(flags & (RG_DIRTY | RG_CUT));
 		off = stop;
 	}
+	int got = p->off < p->end ? extent_at_locked(st, in->ino, p->off, &e) : 0;
+	g->extents = got == 1 && e.off < p->end;
+	return got < 0 ? got : 0;
+}
+
+/*
+ * The segments of what comes are there still: those of the source may have been repacked since
+ * they were looked up.  0, -EAGAIN.
+ */
+static int put_check_locked(struct store *st, const struct punch *p)
+{
+	for (size_t i = 0; i < p->put_cnt; i++) {
+		sqlite3_stmt *s = store_stmt(st, "SELECT 1 FROM segment WHERE seg = ?");
+		if (!s)
+			return -EIO;
+		sqlite3_bind_int64(s, 1, (sqlite3_int64)p->put[i].seg);
+		int got = store_step(st, s);
+		sqlite3_reset(s);
+		if (got != 1)
+			return got ? got : -EAGAIN;
+	}
+	return 0;
 }
 
 int data_punch_io(struct store *st, struct inode *in, const struct punch *p)
 {
-	bool have = false, clean = false, flush = p->put_cnt;
-	struct extent e;
+	bool flush = p->put_cnt, again = false;
+	struct given_up g;
 
 	pthread_rwlock_rdlock(&st->data->gate);
 	pthread_mutex_lock(&st->meta);
-	int err = datafile_load_locked(st, in);
-	if (!err && p->off < p->end) {
-		int got = extent_at_locked(st, in->ino, p->off, &e);
-		if (got < 0)
-			err = got;
-		here_locked(in, p->off, p->end, &have, &clean);
-		flush |= clean || (got == 1 && e.off < p->end);
-	}
-	pthread_mutex_unlock(&st->meta);
+	int err = store_writable_locked(st);
 	if (!err)
-		err = capture_range_io(st, in, p->off, p->end);
-	if (!err && flush)
-		err = datafile_sync_io(st, in);
-	if (!err) {
+		err = datafile_load_locked(st, in);
+	if (!err)
+		err = given_up_locked(st, in, p, &g);
+	pthread_mutex_unlock(&st->meta);
+	do {
+		if (!err)
+			err = capture_range_io(st, in, p->off, p->end);
+		flush |= !err && (g.clean || g.extents);
+		if (!err && flush)
+			err = datafile_sync_io(st, in);
 		pthread_mutex_lock(&st->meta);
-		err = punch_locked(st, in, p, flush);
-		if (!err && have && !clean)
+		/* What the cut holds of it may have been published meanwhile. */
+		if (!err)
+			err = given_up_locked(st, in, p, &g);
+		again = !err && !flush && (g.clean || g.extents);
+		if (!err && !again)
+			err = put_check_locked(st, p);
+		if (!err && !again)
+			err = punch_locked(st, in, p, flush);
+		if (!err && !again && g.have && !g.clean)
 			err = keeper_trim_locked(st, in->ino);
 		pthread_mutex_unlock(&st->meta);
-	}
-	if (!err && clean) {
+	} while (again);
+	if (!err && g.clean) {
 		err = store_commit(st);
 		if (!err)
 			err = cfile_punch(st, in, p->off, p->end);
@@ -286,13 +324,17 @@ static int small_change_locked(struct store *st, struct inode *in, uint64_t off,
 	if (!size) {
 		small_free_locked(st, in);
 		in->size = 0;
+		in->flags |= INODE_SMALL_HAVE;
 	}
-	in->flags |= INODE_SMALL_HAVE;
 	err = small_load_locked(st, in);
 	if (!err && size != in->size)
 		err = small_resize_locked(st, in, size);
+	/* Without memory for an empty file: its row goes now, not with the flush. */
+	if (err == -ENOMEM && !size)
+		err = small_delete_locked(st, in->ino);
 	if (err)
 		return err;
+	in->flags |= INODE_SMALL_HAVE;
 	end = HF_MIN(end, in->size);
 	if (off < end)
 		memset(in->small + off, 0, end - off);
@@ -324,8 +366,9 @@ static int change_io(struct store *st, struct inode *in, const struct punch *p)
 				    : empty_large_io(st, in, p->kill_priv);
 		if (err <= 0)
 			return err;
-		err = err == 1 ? small_fetch(st, in, deadline) : data_make_large(st, in);
-		if (err)
+		bool fetch = err == 1;
+		err = fetch ? small_fetch(st, in, deadline) : data_make_large(st, in);
+		if (err && (fetch || err != -EAGAIN))
 			return err;
 	}
 }

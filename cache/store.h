@@ -103,6 +103,9 @@ struct store_opts {
 	bool fsync_remote;
 	bool skip_sync;		 /* negative control of tests: no fdatasync before COMMIT */
 	bool skip_capture;	 /* negative control: no copy of the cut before an overwrite */
+	bool skip_intent;	 /* negative control: no intent before clean bytes change */
+	bool skip_written;	 /* negative control: bytes being written may become clean */
+	bool skip_settle;	 /* negative control: no COMMIT before blocks are released */
 };
 
 struct store {

@@ -2,9 +2,11 @@
 /*
  * Contents against a model: random writes, truncates, holes and copies of three files; a
  * publisher that cuts, packs and publishes into inline segments (so no node is needed) while
- * that goes on; eviction; reopening; and crashes, that is, a copy of the state directory
- * opened as it is.  What the publisher says must be the model at the cut; what is clean after
- * a crash must be what is published (L5).
+ * goes on; eviction; reopening; and crashes: a copy of the state directory as it is, or as a
+ * power cut may leave it, opened.  What the publisher says must be the model at the cut; after
+ * a crash what is clean must be what is published (L5), a file that was synced and not
+ * changed since must be as it was (L2), and in a world where nobody writes zeros no byte that
+ * is here may be one (L1).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +17,7 @@
 #include <sodium.h>
 #include <time.h>
 #include "cache/datafile.h"
+#include "powercut.h"
 #include "volume_util.h"
 
 #define FILES  3
@@ -23,6 +26,13 @@
 
 static uint64_t seed;
 static unsigned mismatches; /* of the cut against the model */
+static unsigned lies;	    /* of what is left after a crash */
+
+/* What a run of the model does. */
+struct plan_of {
+	struct store_opts o; /* switches */
+	bool crashes, solid; /* solid: large files without copies, in which no zero is written */
+};
 
 static uint64_t rnd(uint64_t n)
 {
@@ -44,6 +54,8 @@ struct world {
 	uint64_t ino[FILES], base[FILES];
 	struct image now[FILES], cut[FILES], remote[FILES];
 	bool in_cut[FILES], cut_large[FILES];
+	bool synced[FILES]; /* and not changed since */
+	struct plan_of plan;
 	struct piece {
 		int file;
 		uint64_t off, len;
@@ -117,25 +129,30 @@ static void check_seek(struct world *w, int f)
 
 /* --- opening --- */
 
-static void world_open(struct world *w, bool skip_capture)
+static void world_open(struct world *w)
 {
-	struct store_opts o = {
-		.dir = w->dir, .skip_capture = skip_capture, .cache_size = 1ull << 40};
+	struct store_opts o = w->plan.o;
 
+	o.dir = w->dir;
+	o.cache_size = 1ull << 40;
 	assert_int_equal(store_open(&w->st, &o), 0);
 	for (int f = 0; f < FILES; f++)
 		if (w->ino[f])
 			assert_int_equal(inode_get(w->st, w->ino[f], &w->in[f]), 0);
 }
 
-static struct world *world_new(bool skip_capture)
+static struct world *world_new(const struct plan_of *plan)
 {
 	struct world *w = calloc(1, sizeof *w);
 
 	assert_non_null(w);
+	if (plan)
+		w->plan = *plan;
 	strcpy(w->dir, "/tmp/hf-test-data-XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
-	world_open(w, skip_capture);
+	if (w->plan.crashes)
+		pc_on(w->dir);
+	world_open(w);
 	assert_int_equal(store_init_root(w->st, 0, 0, 0755), 0);
 	w->next_seg = 1;
 	for (int f = 0; f < FILES; f++) {
@@ -159,6 +176,10 @@ static void world_close(struct world *w)
 static void world_free(struct world *w)
 {
 	fx_rm_tree(w->dir);
+	if (w->plan.crashes) {
+		fx_rm_tree(pc.disk);
+		pc_off();
+	}
 	buf_release(&w->seg);
 	free(w);
 }
@@ -345,15 +366,53 @@ static void cut_end(struct world *w, bool ok, const struct image *at_cut)
 
 /* --- a crash --- */
 
-static void crash_check(struct world *w)
+/* What is here must be what the image says; a wrong byte is a lie. */
+static void crash_read(struct world *w, struct store *st, struct inode *in, int f, uint64_t off,
+		       uint64_t end, const struct image *m)
 {
-	char cmd[320], dir[96];
+	static uint8_t got[RANGE_CHUNK];
+	uint64_t base = w->base[f];
+
+	end = HF_MIN(end, HF_MIN(in->size, base + CAP));
+	if (off >= end)
+		return;
+	if (data_read(st, in, got, (size_t)(end - off), off) != (int64_t)(end - off)) {
+		lies++;
+		return;
+	}
+	for (uint64_t i = off; i < end; i++) {
+		uint8_t b = i >= base && i < m->size ? m->b[i - base] : 0;
+		if (got[i - off] != b) {
+			lies++;
+			return;
+		}
+	}
+}
+
+/* No byte that is here is zero. */
+static void crash_solid(struct world *w, struct store *st, struct inode *in, int f)
+{
+	static uint8_t got[RANGE_CHUNK];
+	uint64_t pos = w->base[f], start, end;
+	unsigned flags;
+
+	while (ranges_next(in->spans, pos, in->size, RG_HAVE, &start, &end, &flags) == 1) {
+		pos = end;
+		if (data_read(st, in, got, (size_t)(end - start), start) !=
+			    (int64_t)(end - start) ||
+		    memchr(got, 0, (size_t)(end - start)))
+			lies++;
+	}
+}
+
+static void crash_check(struct world *w, enum pc_mode mode)
+{
+	char dir[96];
 	struct store_opts o = {.dir = dir};
 	struct store *st;
 
 	snprintf(dir, sizeof dir, "%s.crash", w->dir);
-	snprintf(cmd, sizeof cmd, "rm -rf %s && cp -a --sparse=always %s %s", dir, w->dir, dir);
-	assert_int_equal(system(cmd), 0);
+	pc_cut(dir, mode, rnd);
 	assert_int_equal(store_open(&st, &o), 0);
 	assert_true(st->unclean);
 	for (int f = 0; f < FILES; f++) {
@@ -362,14 +421,20 @@ static void crash_check(struct world *w)
 		struct inode *in;
 		unsigned flags;
 
-		if (inode_get(st, w->ino[f], &in))
+		if (inode_get(st, w->ino[f], &in)) {
+			lies += w->synced[f];
 			continue; /* its creation was not committed yet */
+		}
 		assert_int_equal(in->io_err, 0);
 		if (in->chg <= st->published)
-			assert_true(in->size == m->size);
+			lies += in->size != m->size;
+		if (w->synced[f]) {
+			lies += in->size != w->now[f].size;
+			crash_read(w, st, in, f, 0, in->size, &w->now[f]);
+		}
 		if (!(in->flags & INODE_LARGE)) {
 			if (!(in->flags & INODE_SMALL_DIRTY) && in->dchg)
-				check_read(w, st, in, f, 0, SMALL_MAX, m);
+				crash_read(w, st, in, f, 0, SMALL_MAX, m);
 			inode_put(st, in);
 			continue;
 		}
@@ -381,16 +446,17 @@ static void crash_check(struct world *w)
 			ranges_at(in->spans, pos, limit, &flags, &end);
 			start = pos;
 			pos = end;
-			if (!(flags & (RG_DIRTY | RG_META))) {
-				struct image part = *m;
-				part.size = in->size;
-				check_read(w, st, in, f, start, end - start, &part);
-			}
+			if (!(flags & (RG_DIRTY | RG_META)))
+				crash_read(w, st, in, f, start, end, m);
 		}
+		if (w->plan.solid)
+			crash_solid(w, st, in, f);
 		inode_put(st, in);
 	}
 	/* A clean stop of what was recovered, and everything is still consistent. */
 	assert_int_equal(store_close(st), 0);
+	if (lies && !w->plan.o.skip_sync && !w->plan.o.skip_intent && !w->plan.o.skip_settle)
+		fail_msg("after a crash (%d): %u lies", mode, lies);
 	fx_rm_tree(dir);
 }
 
@@ -417,6 +483,7 @@ static void op_write(struct world *w, int f)
 	for (size_t i = 0; i < len; i++)
 		buf[i] = (uint8_t)(1 + rnd(255));
 	assert_int_equal(data_write(w->st, w->in[f], buf, len, off, false), 0);
+	w->synced[f] = false;
 	memcpy(w->now[f].b + at, buf, len);
 	w->now[f].size = HF_MAX(w->now[f].size, off + len);
 }
@@ -425,6 +492,9 @@ static void op_truncate(struct world *w, int f)
 {
 	uint64_t size = rnd(4) ? pick_off(w, f) : 0;
 
+	if (w->plan.solid)
+		size = HF_MAX(size, w->base[f] + SMALL_MAX + 1);
+	w->synced[f] = false;
 	assert_int_equal(data_truncate(w->st, w->in[f], size, false), 0);
 	w->now[f].size = size;
 	image_trim(&w->now[f], w->base[f]);
@@ -440,6 +510,7 @@ static void op_punch(struct world *w, int f)
 	int mode = modes[rnd(4)];
 
 	len = HF_MIN(len, CAP - at);
+	w->synced[f] = false;
 	assert_int_equal(data_fallocate(w->st, w->in[f], mode, off, len, false), 0);
 	if (mode)
 		memset(w->now[f].b + at, 0, len);
@@ -461,6 +532,7 @@ static void op_copy(struct world *w)
 		return;
 	}
 	uint64_t want = from < w->now[a].size ? HF_MIN(len, w->now[a].size - from) : 0;
+	w->synced[b] = false;
 	int64_t n = data_copy(w->st, w->in[a], from, w->in[b], to, len, false);
 	assert_true(n >= 0 && (uint64_t)n <= want && (n || !want));
 	if (!n)
@@ -469,12 +541,28 @@ static void op_copy(struct world *w)
 	w->now[b].size = HF_MAX(w->now[b].size, to + (uint64_t)n);
 }
 
-static void run_world(bool skip_capture, int ops, bool checks)
+/* In a solid world a file is large from the beginning. */
+static void solidify(struct world *w)
 {
-	struct world *w = world_new(skip_capture);
+	static uint8_t buf[SMALL_MAX + 1];
+
+	memset(buf, 7, sizeof buf);
+	for (int f = 0; f < FILES; f++) {
+		assert_int_equal(
+			data_write(w->st, w->in[f], buf, sizeof buf, w->base[f], false), 0);
+		memcpy(w->now[f].b, buf, sizeof buf);
+		w->now[f].size = w->base[f] + sizeof buf;
+	}
+}
+
+static void run_world(const struct plan_of *plan, int ops)
+{
+	struct world *w = world_new(plan);
 	struct image *at_cut = malloc(sizeof w->now);
 
 	assert_non_null(at_cut);
+	if (plan->solid)
+		solidify(w);
 	for (int i = 0; i < ops; i++) {
 		int f = (int)rnd(FILES);
 		uint64_t what = rnd(100);
@@ -485,7 +573,7 @@ static void run_world(bool skip_capture, int ops, bool checks)
 			op_truncate(w, f);
 		else if (what < 62)
 			op_punch(w, f);
-		else if (what < 68)
+		else if (what < 68 && !plan->solid)
 			op_copy(w);
 		else if (what < 74)
 			check_read(w, w->st, w->in[f], f, pick_off(w, f), 1 + rnd(300000),
@@ -494,15 +582,18 @@ static void run_world(bool skip_capture, int ops, bool checks)
 			check_seek(w, f);
 		else if (what < 79)
 			assert_int_equal(data_evict(w->st, 0), 0);
-		else if (what < 81)
+		else if (what < 82) {
 			assert_int_equal(data_sync(w->st, w->in[f], false), 0);
-		else if (what < 83)
+			w->synced[f] = true;
+			if (plan->crashes && rnd(2))
+				crash_check(w, PC_LOSE);
+		} else if (what < 84)
 			assert_int_equal(store_commit(w->st), 0);
-		else if (what < 85 && checks)
-			crash_check(w);
-		else if (what < 86 && !w->cutting) {
+		else if (what < 88 && plan->crashes)
+			crash_check(w, (enum pc_mode)rnd(3));
+		else if (what < 89 && !w->cutting) {
 			world_close(w);
-			world_open(w, skip_capture);
+			world_open(w);
 		} else if (!w->cutting) {
 			memcpy(at_cut, w->now, sizeof w->now);
 			cut_begin(w);
@@ -535,10 +626,31 @@ static void run_world(bool skip_capture, int ops, bool checks)
 static void model(void **state)
 {
 	(void)state;
-	mismatches = 0;
-	for (int i = 0; i < 4; i++)
-		run_world(false, 300, true);
+	mismatches = lies = 0;
+	for (int i = 0; i < 6; i++)
+		run_world(&(struct plan_of){.crashes = true, .solid = i % 2}, 250);
 	assert_int_equal(mismatches, 0);
+	assert_int_equal(lies, 0);
+}
+
+/* Negative controls: without one of the mechanisms a crash tells. */
+static void controls(void **state)
+{
+	static const struct plan_of plans[] = {
+		{{.skip_sync = true}, true, true},
+		{{.skip_intent = true}, true, false},
+		{{.skip_settle = true}, true, true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof plans / sizeof plans[0]; i++) {
+		lies = 0;
+		for (int round = 0; round < 20 && !lies; round++)
+			run_world(&plans[i], 200);
+		if (!lies)
+			fail_msg("mechanism %zu is not missed", i);
+	}
+	lies = 0;
 }
 
 /* Negative control: without captures the published state is not an instant of the drive. */
@@ -548,7 +660,7 @@ static void no_capture(void **state)
 
 	(void)state;
 	mismatches = 0;
-	struct world *w = world_new(true);
+	struct world *w = world_new(&(struct plan_of){.o.skip_capture = true});
 	struct image *at_cut = malloc(sizeof w->now);
 	uint8_t buf[100000];
 
@@ -569,10 +681,243 @@ static void no_capture(void **state)
 	seed = keep;
 }
 
+static void fill(struct world *w, int f, int byte, size_t len)
+{
+	static uint8_t buf[CAP];
+
+	memset(buf, byte, len);
+	assert_int_equal(data_write(w->st, w->in[f], buf, len, 0, false), 0);
+	memcpy(w->now[f].b, buf, len);
+	w->now[f].size = HF_MAX(w->now[f].size, (uint64_t)len);
+}
+
+/*
+ * A cut is published in the middle of an overwrite of its bytes: they were CUT when the writer
+ * looked for clean ones, so there is no intent; they must not become clean.
+ */
+static unsigned written(bool skip)
+{
+	struct world *w = world_new(&(struct plan_of){.o.skip_written = skip, .crashes = true});
+	struct image *at_cut = malloc(sizeof w->now);
+	struct inode *in = w->in[0];
+	struct store *st = w->st;
+	struct cfile *c;
+	uint8_t b[3000];
+	unsigned flags;
+	uint64_t end;
+
+	assert_non_null(at_cut);
+	lies = 0;
+	fill(w, 0, 1, 100000);
+	assert_int_equal(data_sync(st, in, false), 0);
+	memcpy(at_cut, w->now, sizeof w->now);
+	cut_begin(w);
+	while (w->packed < w->pieces)
+		pack_one(w);
+	/* What write_large_io does. */
+	memset(b, 2, sizeof b);
+	pthread_rwlock_wrlock(&in->io);
+	pthread_rwlock_rdlock(&st->data->gate);
+	assert_int_equal(data_prepare_io(st, in, 5000, 8000), 0);
+	assert_int_equal(cfile_get(st, in, CF_MAIN, false, &c), 0);
+	assert_int_equal(cfile_write(c->fd, b, sizeof b, 5000, NULL), 0);
+	cfile_put(st, c);
+	cut_end(w, true, at_cut);
+	w->plan.o.skip_intent = true; /* a lie is no failure */
+	crash_check(w, PC_KEEP);
+	pthread_rwlock_unlock(&st->data->gate);
+	pthread_rwlock_unlock(&in->io);
+	pthread_mutex_lock(&st->meta);
+	ranges_at(in->spans, 5000, 8000, &flags, &end);
+	assert_int_equal(flags & RG_DIRTY, skip ? 0 : RG_DIRTY);
+	assert_true(in->dchg > st->published || skip);
+	in->file->wr_off = in->file->wr_end = 0;
+	pthread_mutex_unlock(&st->meta);
+	world_close(w);
+	world_free(w);
+	free(at_cut);
+	return lies;
+}
+
+static void written_meanwhile(void **state)
+{
+	(void)state;
+	assert_int_equal(written(false), 0);
+	assert_true(written(true) > 0);
+	lies = 0;
+}
+
+/* A new cache file's name is synced whoever syncs first, and again after an error. */
+static void new_names(void **state)
+{
+	struct plan_of plan = {.crashes = true};
+
+	(void)state;
+	lies = 0;
+	struct world *w = world_new(&plan);
+	for (int f = 0; f < 2; f++) {
+		fill(w, f, 3, 100000);
+		assert_int_equal(data_sync(w->st, w->in[f], false), 0);
+		w->synced[f] = true;
+		assert_false(w->in[f]->file->created);
+		crash_check(w, PC_LOSE);
+	}
+	/* Emptied and filled again: it is another file of the same name. */
+	w->synced[0] = false;
+	assert_int_equal(data_truncate(w->st, w->in[0], 0, false), 0);
+	w->now[0].size = 0;
+	image_trim(&w->now[0], 0);
+	fill(w, 0, 4, 80000);
+	assert_int_equal(data_sync(w->st, w->in[0], false), 0);
+	w->synced[0] = true;
+	crash_check(w, PC_LOSE);
+	/* The bytes are synced, the name is not: said, and never taken back. */
+	fill(w, 2, 5, 80000);
+	pc.syncs = 0;
+	pc.fail = 2;
+	assert_int_equal(data_sync(w->st, w->in[2], false), -EIO);
+	pc.fail = 0;
+	assert_true(w->in[2]->file->created);
+	assert_int_equal(data_sync(w->st, w->in[2], false), -EIO);
+	assert_int_equal(data_sync(w->st, w->in[0], false), -EIO);
+	assert_int_equal(data_write(w->st, w->in[0], "x", 1, 0, false), -EROFS);
+	assert_int_equal(data_truncate(w->st, w->in[0], 0, false), -EROFS);
+	assert_int_equal(data_fallocate(w->st, w->in[0], FALLOC_FL_ZERO_RANGE, 0, 10, false),
+			 -EROFS);
+	check_read(w, w->st, w->in[0], 0, 0, 80000, &w->now[0]);
+	assert_non_null(strstr(w->st->fail_msg, "cache"));
+	crash_check(w, PC_LOSE);
+	for (int f = 0; f < FILES; f++)
+		inode_put(w->st, w->in[f]);
+	assert_int_equal(store_close(w->st), -EIO);
+	/* The next mount begins with the last commit. */
+	w->ino[2] = 0;
+	world_open(w);
+	assert_true(w->st->unclean);
+	check_read(w, w->st, w->in[0], 0, 0, 80000, &w->now[0]);
+	inode_put(w->st, w->in[0]);
+	inode_put(w->st, w->in[1]);
+	assert_int_equal(store_close(w->st), 0);
+	world_free(w);
+}
+
+/* Every sync of the workload fails once: whoever was told that it is safe was told the truth. */
+static void sync_fails_anywhere(void **state)
+{
+	struct plan_of plan = {.crashes = true};
+
+	(void)state;
+	for (unsigned n = 1;; n++) {
+		struct world *w = world_new(&plan);
+		unsigned done = 0;
+
+		lies = 0;
+		w->plan.o.skip_intent = false;
+		pc.syncs = 0;
+		pc.fail = n;
+		int err = 0;
+		for (unsigned i = 0; i < 6 && !err; i++) {
+			static uint8_t b[90000];
+			int f = (int)(i % FILES);
+			memset(b, (int)i + 1, sizeof b);
+			err = data_write(w->st, w->in[f], b, sizeof b, w->base[f], false);
+			w->synced[f] = false;
+			if (!err)
+				err = data_sync(w->st, w->in[f], false);
+			if (err)
+				break;
+			memcpy(w->now[f].b, b, sizeof b);
+			w->now[f].size = w->base[f] + sizeof b;
+			w->synced[f] = true;
+			done++;
+		}
+		bool hit = pc.syncs >= n;
+		pc.fail = 0;
+		if (hit && done < 6) {
+			assert_int_equal(err, -EIO);
+			assert_true(w->st->failed);
+			assert_int_equal(store_commit(w->st), -EIO);
+		}
+		crash_check(w, PC_LOSE);
+		assert_int_equal(lies, 0);
+		for (int f = 0; f < FILES; f++)
+			inode_put(w->st, w->in[f]);
+		assert_int_equal(store_close(w->st), w->st->failed ? -EIO : 0);
+		world_free(w);
+		if (!hit)
+			break;
+		assert_true(n < 200);
+	}
+}
+
+/* Small files are evicted whenever nobody holds st->meta, also between two steps of ours. */
+static void evicted_meanwhile(void **state)
+{
+	struct world *w = world_new(NULL);
+	struct image *at_cut = malloc(sizeof w->now);
+	struct store *st = w->st;
+
+	(void)state;
+	assert_non_null(at_cut);
+	mismatches = 0;
+	fill(w, 0, 6, 50000);
+	memcpy(at_cut, w->now, sizeof w->now);
+	cut_begin(w);
+	cut_end(w, true, at_cut);
+	assert_int_equal(mismatches, 0);
+	/* As if data_write had found the bytes here just before. */
+	assert_int_equal(data_evict(st, 0), 0);
+	assert_false(w->in[0]->flags & INODE_SMALL_HAVE);
+	pthread_rwlock_wrlock(&w->in[0]->io);
+	assert_int_equal(data_make_large(st, w->in[0]), -EAGAIN);
+	pthread_rwlock_unlock(&w->in[0]->io);
+	check_all(w);
+	assert_int_equal(data_evict(st, 0), 0);
+	uint8_t b[40000];
+	memset(b, 9, sizeof b);
+	assert_int_equal(data_write(st, w->in[0], b, sizeof b, 40000, false), 0);
+	memcpy(w->now[0].b + 40000, b, sizeof b);
+	w->now[0].size = 80000;
+	check_all(w);
+	world_close(w);
+	world_free(w);
+	free(at_cut);
+}
+
+/* What the user gives up is given back to the disk, also when the drive is stopped at once. */
+static void given_back(void **state)
+{
+	struct world *w = world_new(NULL);
+	char path[160], name[48];
+	struct stat sb;
+
+	(void)state;
+	fill(w, 0, 8, CAP);
+	assert_int_equal(data_start(w->st), 0);
+	assert_int_equal(data_sync(w->st, w->in[0], false), 0);
+	assert_int_equal(data_truncate(w->st, w->in[0], 70000, false), 0);
+	data_stop(w->st);
+	cfile_name(w->ino[0], CF_MAIN, name);
+	snprintf(path, sizeof path, "%s/data/%s", w->dir, name);
+	assert_int_equal(stat(path, &sb), 0);
+	assert_true(sb.st_size <= 70000);
+	/* A cache file that lost its bytes is an error, not zeros. */
+	assert_int_equal(truncate(path, 1000), 0);
+	assert_int_equal(data_read(w->st, w->in[0], name, 10, 60000), -EIO);
+	assert_int_equal(data_read(w->st, w->in[0], name, 10, 500), 10);
+	world_close(w);
+	assert_int_equal(unlink(path), 0);
+	world_open(w);
+	assert_int_equal(data_read(w->st, w->in[0], name, 10, 500), -EIO);
+	assert_int_equal(data_write(w->st, w->in[0], "x", 1, 0, false), -EIO);
+	world_close(w);
+	world_free(w);
+}
+
 /* 4 TiB with a few bytes: few rows, no time, exact holes, few blocks. */
 static void sparse(void **state)
 {
-	struct world *w = world_new(false);
+	struct world *w = world_new(NULL);
 	struct inode *in = w->in[0];
 	struct store *st = w->st;
 
@@ -642,7 +987,7 @@ static void compare(struct store *st, struct inode *in, const uint8_t *all, uint
 /* A file that is on six nodes only: at random, in sequence (read-ahead), again, and gone. */
 static void nodes(void **state)
 {
-	struct world *w = world_new(false);
+	struct world *w = world_new(NULL);
 	struct store *st = w->st;
 	struct inode *in = w->in[0], *copy = w->in[1];
 	const size_t size = (size_t)SEGS * PART_LEN;
@@ -758,7 +1103,7 @@ static void *reads(void *arg)
 
 static void threads(void **state)
 {
-	struct crew c = {.w = world_new(false)};
+	struct crew c = {.w = world_new(NULL)};
 	struct store *st = c.w->st;
 	struct inode *in = c.w->in[0];
 	pthread_t t[2];
@@ -821,7 +1166,7 @@ static void threads(void **state)
 /* Figures for people: no assertion but that it works. */
 static void speed(void **state)
 {
-	struct world *w = world_new(false);
+	struct world *w = world_new(NULL);
 	static uint8_t buf[1 << 20];
 	const unsigned mib = 128, small = 60000;
 	int64_t t = now_ms();
@@ -848,8 +1193,14 @@ int main(void)
 {
 	const char *s = getenv("SEED");
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sparse), cmocka_unit_test(no_capture), cmocka_unit_test(model),
-		cmocka_unit_test(nodes),  cmocka_unit_test(threads),	cmocka_unit_test(speed),
+		cmocka_unit_test(sparse),	cmocka_unit_test(no_capture),
+		cmocka_unit_test(model),	cmocka_unit_test(controls),
+		cmocka_unit_test(written_meanwhile),
+		cmocka_unit_test(new_names),	cmocka_unit_test(sync_fails_anywhere),
+		cmocka_unit_test(evicted_meanwhile),
+		cmocka_unit_test(given_back),
+		cmocka_unit_test(nodes),	cmocka_unit_test(threads),
+		cmocka_unit_test(speed),
 	};
 
 	if (sodium_init() < 0)
