@@ -72,6 +72,9 @@ int dirent_put_locked(struct store *st, uint64_t parent, uint64_t slot, const ch
 		      bool link);
 
 /* xattr.c */
+struct meta_attr;
+/* The list a->acl follows the mode. */
+int xattr_change_locked(struct store *st, struct inode *in, const struct meta_attr *a);
 int xattr_put_locked(struct store *st, struct inode *in, const char *name, const void *v,
 		     size_t len);
 

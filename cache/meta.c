@@ -661,10 +661,9 @@ static struct timespec timespec_of(int64_t ns)
 	return ts;
 }
 
-void inode_stat(struct store *st, struct inode *in, struct stat *out, int64_t *btime_ns)
+void inode_stat_locked(struct store *st, struct inode *in, struct stat *out, int64_t *btime_ns)
 {
 	*out = (struct stat){.st_blksize = 4096};
-	pthread_mutex_lock(&st->meta);
 	out->st_ino = in->ino;
 	out->st_mode = in->mode;
 	out->st_nlink = in->nlink;
@@ -681,6 +680,12 @@ void inode_stat(struct store *st, struct inode *in, struct stat *out, int64_t *b
 		out->st_blocks = DIR_SIZE / 512;
 	if (btime_ns)
 		*btime_ns = in->btime_ns;
+}
+
+void inode_stat(struct store *st, struct inode *in, struct stat *out, int64_t *btime_ns)
+{
+	pthread_mutex_lock(&st->meta);
+	inode_stat_locked(st, in, out, btime_ns);
 	pthread_mutex_unlock(&st->meta);
 }
 
@@ -690,9 +695,13 @@ int meta_setattr(struct store *st, struct inode *in, const struct meta_attr *a)
 
 	pthread_mutex_lock(&st->meta);
 	int err = store_writable_locked(st);
-	if (err || in->gone) {
+	if (!err && in->gone)
+		err = -ENOENT;
+	if (!err && a->set & META_SET_MODE && a->acl)
+		err = xattr_change_locked(st, in, a);
+	if (err) {
 		pthread_mutex_unlock(&st->meta);
-		return err ? err : -ENOENT;
+		return err;
 	}
 	if (a->set & META_SET_MODE) {
 		in->mode = (in->mode & S_IFMT) | (a->mode & 07777);

@@ -27,6 +27,8 @@ int inode_kill_priv_locked(struct store *st, struct inode *in);
 
 /* A consistent copy of the attributes. st_blocks by data.c's rule: bytes that are not holes. */
 void inode_stat(struct store *st, struct inode *in, struct stat *out, int64_t *btime_ns);
+void inode_stat_locked(struct store *st, struct inode *in, struct stat *out,
+		       int64_t *btime_ns); /* the same with meta held */
 
 /* In a directory with S_ISGID the group is the directory's; a new directory gets the bit. */
 struct meta_new {
@@ -83,6 +85,13 @@ struct meta_attr {
 	unsigned set; /* META_SET_* */
 	uint32_t mode, uid, gid;
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
+	/*
+	 * With META_SET_MODE, NULL if there is nothing to be kept in step: called with meta held
+	 * when the inode has the xattr of that name; changes its value in place, as long as it
+	 * is.  Mode and list change in one step.  An error: nothing has changed.
+	 */
+	const char *acl;
+	int (*acl_chmod)(void *list, size_t len, uint32_t mode);
 };
 #define META_SET_MODE  1u
 #define META_SET_UID   2u
@@ -97,6 +106,12 @@ int meta_setattr(struct store *st, struct inode *in, const struct meta_attr *a);
 /* flags: XATTR_CREATE, XATTR_REPLACE.  -ENODATA, -EEXIST, -ERANGE, -E2BIG, -ENOSPC. */
 int meta_setxattr(struct store *st, struct inode *in, const char *name, const void *v,
 		  size_t len, int flags);
+/*
+ * The access list and the mode in one step: v NULL removes it (which may be absent); the mode
+ * becomes (mode & ~clear) | set.
+ */
+int meta_setacl(struct store *st, struct inode *in, const char *name, const void *v, size_t len,
+		int flags, uint32_t set, uint32_t clear);
 int64_t meta_getxattr(struct store *st, struct inode *in, const char *name, struct buf *out);
 /* Names, each with its 0. */
 int meta_listxattr(struct store *st, struct inode *in, struct buf *out);

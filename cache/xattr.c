@@ -92,49 +92,6 @@ int xattr_put_locked(struct store *st, struct inode *in, const char *name, const
 	return 0;
 }
 
-int meta_setxattr(struct store *st, struct inode *in, const char *name, const void *v,
-		  size_t len, int flags)
-{
-	int err = name_check(name);
-
-	if (!err && len > REC_XATTR_MAX)
-		err = -E2BIG;
-	if (!err && (flags & ~(XATTR_CREATE | XATTR_REPLACE) ||
-		     flags == (XATTR_CREATE | XATTR_REPLACE)))
-		err = -EINVAL;
-	if (!err)
-		err = store_space_for(st, len + XATTR_SPACE);
-	if (err)
-		return err;
-	pthread_mutex_lock(&st->meta);
-	int64_t old = store_writable_locked(st);
-	if (!old)
-		old = in->gone ? -ENOENT : xattr_find(st, in, name, NULL);
-	if (old >= 0 && flags & XATTR_CREATE)
-		err = -EEXIST;
-	else if (old == -ENODATA && flags & XATTR_REPLACE)
-		err = -ENODATA;
-	else if (old < 0 && old != -ENODATA)
-		err = (int)old;
-	int64_t total = err ? 0 : xattr_total(st, in);
-	if (!err && total < 0)
-		err = (int)total;
-	if (!err) {
-		total += (int64_t)len;
-		total += old >= 0 ? -old : (int64_t)strlen(name);
-		if (total > XATTR_TOTAL_MAX)
-			err = -ENOSPC;
-	}
-	if (!err)
-		err = xattr_put_locked(st, in, name, v, len);
-	if (!err) {
-		in->ctime_ns = realtime_ns();
-		store_pressure_locked(st);
-	}
-	pthread_mutex_unlock(&st->meta);
-	return err;
-}
-
 int64_t meta_getxattr(struct store *st, struct inode *in, const char *name, struct buf *out)
 {
 	int err = name_check(name);
@@ -205,6 +162,106 @@ static int remove_locked(struct store *st, struct inode *in, const char *name)
 	in->ctime_ns = realtime_ns();
 	inode_mark_locked(st, in, REC_CH_XATTR | REC_CH_TIMES);
 	return 0;
+}
+
+int xattr_change_locked(struct store *st, struct inode *in, const struct meta_attr *a)
+{
+	struct buf v = {0};
+	int64_t n = xattr_find(st, in, a->acl, &v);
+	int err = n < 0 ? (int)n : 0;
+
+	if (!err)
+		err = a->acl_chmod(v.p, v.len, a->mode);
+	if (!err)
+		err = xattr_put_locked(st, in, a->acl, v.p, v.len);
+	buf_release(&v);
+	return err == -ENODATA ? 0 : err;
+}
+
+/* What the flags and the limits say against it. */
+static int set_check(struct store *st, const struct inode *in, const char *name, size_t len,
+		     int flags)
+{
+	int64_t old = store_writable_locked(st);
+
+	if (!old)
+		old = in->gone ? -ENOENT : xattr_find(st, in, name, NULL);
+	if (old >= 0 && flags & XATTR_CREATE)
+		return -EEXIST;
+	if (old == -ENODATA && flags & XATTR_REPLACE)
+		return -ENODATA;
+	if (old < 0 && old != -ENODATA)
+		return (int)old;
+	int64_t total = xattr_total(st, in);
+	if (total < 0)
+		return (int)total;
+	total += (int64_t)len;
+	total += old >= 0 ? -old : (int64_t)strlen(name);
+	return total > XATTR_TOTAL_MAX ? -ENOSPC : 0;
+}
+
+static int set_args(struct store *st, const char *name, size_t len, int flags)
+{
+	int err = name_check(name);
+
+	if (!err && len > REC_XATTR_MAX)
+		err = -E2BIG;
+	if (!err && (flags & ~(XATTR_CREATE | XATTR_REPLACE) ||
+		     flags == (XATTR_CREATE | XATTR_REPLACE)))
+		err = -EINVAL;
+	return err ? err : store_space_for(st, len + XATTR_SPACE);
+}
+
+int meta_setxattr(struct store *st, struct inode *in, const char *name, const void *v,
+		  size_t len, int flags)
+{
+	int err = set_args(st, name, len, flags);
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&st->meta);
+	err = set_check(st, in, name, len, flags);
+	if (!err)
+		err = xattr_put_locked(st, in, name, v, len);
+	if (!err) {
+		in->ctime_ns = realtime_ns();
+		store_pressure_locked(st);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return err;
+}
+
+int meta_setacl(struct store *st, struct inode *in, const char *name, const void *v, size_t len,
+		int flags, uint32_t set, uint32_t clear)
+{
+	int err = v ? set_args(st, name, len, flags) : name_check(name);
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&st->meta);
+	if (v) {
+		err = set_check(st, in, name, len, flags);
+		if (!err)
+			err = xattr_put_locked(st, in, name, v, len);
+	} else {
+		err = store_writable_locked(st);
+		int64_t old = in->gone ? -ENOENT : xattr_find(st, in, name, NULL);
+		if (!err && old >= 0)
+			err = remove_locked(st, in, name);
+		else if (!err && old != -ENODATA)
+			err = (int)old;
+	}
+	uint32_t mode = (in->mode & ~(clear & 07777)) | (set & 07777);
+	if (!err && mode != in->mode) {
+		in->mode = mode;
+		inode_mark_locked(st, in, REC_CH_MODE | REC_CH_TIMES);
+	}
+	if (!err) {
+		in->ctime_ns = realtime_ns();
+		store_pressure_locked(st);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return err;
 }
 
 int meta_removexattr(struct store *st, struct inode *in, const char *name)

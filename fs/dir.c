@@ -150,27 +150,6 @@ struct listing {
 	int err;
 };
 
-/* inode_stat for who holds st->meta. */
-static void stat_locked(struct store *st, struct inode *in, struct stat *out)
-{
-	memset(out, 0, sizeof *out);
-	out->st_ino = in->ino;
-	out->st_mode = in->mode;
-	out->st_nlink = in->nlink;
-	out->st_uid = in->uid;
-	out->st_gid = in->gid;
-	out->st_rdev = in->rdev;
-	out->st_size = S_ISDIR(in->mode) ? 4096 : (off_t)in->size;
-	out->st_blksize = 4096;
-	if (S_ISREG(in->mode))
-		out->st_blocks = (blkcnt_t)((data_allocated_locked(st, in) + 511) / 512);
-	else if (S_ISDIR(in->mode))
-		out->st_blocks = 4096 / 512;
-	out->st_atim = fs_timespec(in->atime_ns);
-	out->st_mtim = fs_timespec(in->mtime_ns);
-	out->st_ctim = fs_timespec(in->ctime_ns);
-}
-
 static int take(void *arg, const struct meta_entry *e)
 {
 	struct listing *l = arg;
@@ -189,7 +168,7 @@ static int take(void *arg, const struct meta_entry *e)
 	l->err = nlookup_add(l->fs->nl, e->ino, 1);
 	if (l->err)
 		return 1;
-	stat_locked(l->fs->st, e->in, &st);
+	inode_stat_locked(l->fs->st, e->in, &st, NULL);
 	if (!l->emit(l->arg, name, &st, e->cookie))
 		return 0;
 	/* It has a name, so there is nothing to reap. */

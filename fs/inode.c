@@ -137,18 +137,13 @@ static uint32_t killed(uint32_t mode)
 	return mode;
 }
 
-/* chmod keeps the access list in step. */
-static int chmod_acl(struct fs *fs, struct inode *in, uint32_t mode)
+/* chmod keeps the access list in step; with st->meta held. */
+static int chmod_acl(void *list, size_t len, uint32_t mode)
 {
-	struct buf acl = {0};
-	int err = fs_get_acl(fs, in, ACL_ACCESS, &acl);
-
-	if (!err && acl.len) {
-		acl_chmod(acl.p, acl.len, mode);
-		err = meta_setxattr(fs->st, in, ACL_ACCESS, acl.p, acl.len, 0);
-	}
-	buf_release(&acl);
-	return err;
+	if (acl_check(list, len))
+		return log_fail(-EIO, ACL_ACCESS " in the database is not a list");
+	acl_chmod(list, len, mode);
+	return 0;
 }
 
 static int setattr(struct fs *fs, struct inode *in, uint32_t mode, const struct setattr *s)
@@ -169,9 +164,8 @@ static int setattr(struct fs *fs, struct inode *in, uint32_t mode, const struct 
 	}
 	if (a.set & META_SET_MODE) {
 		a.mode = (mode & S_IFMT) | (a.mode & 07777);
-		err = chmod_acl(fs, in, a.mode);
-		if (err)
-			return err;
+		a.acl = ACL_ACCESS;
+		a.acl_chmod = chmod_acl;
 	} else if (kill && !S_ISDIR(mode) && killed(mode) != mode) {
 		a.set |= META_SET_MODE;
 		a.mode = killed(mode);

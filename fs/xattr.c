@@ -50,21 +50,16 @@ static int drop(struct fs *fs, struct inode *in, const char *name)
 static int set_access(struct fs *fs, const struct cred *c, struct inode *in, const void *v,
 		      size_t len, int flags)
 {
-	struct meta_attr a = {.set = META_SET_MODE};
+	uint32_t clear = 0777;
 
 	pthread_mutex_lock(&fs->st->meta);
-	uint32_t gid = in->gid;
-	a.mode = in->mode;
+	uint32_t gid = in->gid, mode = in->mode;
 	pthread_mutex_unlock(&fs->st->meta);
-	uint32_t was = a.mode;
-	bool plain = acl_to_mode(v, len, &a.mode);
-	if (a.mode & S_ISGID && c->uid && !c->in_group(c->arg, gid))
-		a.mode &= ~(uint32_t)S_ISGID;
-	int err = plain ? drop(fs, in, ACL_ACCESS)
-			: meta_setxattr(fs->st, in, ACL_ACCESS, v, len, flags);
-	if (!err && a.mode != was)
-		err = meta_setattr(fs->st, in, &a);
-	return err;
+	bool plain = acl_to_mode(v, len, &mode);
+	if (mode & S_ISGID && c->uid && !c->in_group(c->arg, gid))
+		clear |= S_ISGID;
+	return meta_setacl(fs->st, in, ACL_ACCESS, plain ? NULL : v, len, flags, mode & 0777,
+			   clear);
 }
 
 static int set(struct fs *fs, const struct cred *c, struct inode *in, uint32_t mode,

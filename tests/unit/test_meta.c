@@ -411,6 +411,49 @@ static void attributes(void **state)
 	buf_release(&b);
 }
 
+static int acl_step(void *list, size_t len, uint32_t mode)
+{
+	if (len != 3 || memcmp(list, "acl", 3))
+		return -EBADMSG;
+	((char *)list)[0] = (char)('0' + (mode & 7));
+	return 0;
+}
+
+/* Mode and access list change in one hold of st->meta: both or neither. */
+static void acl_and_mode(void **state)
+{
+	const char *name = "system.posix_acl_access";
+	struct meta_attr a = {
+		.set = META_SET_MODE, .mode = 0705, .acl = name, .acl_chmod = acl_step};
+	struct meta_new n = file_new;
+	struct buf b = {0};
+	struct inode *in;
+
+	(void)state;
+	n.mode = S_IFREG | 02644;
+	assert_int_equal(meta_create(st, INO_ROOT, "acl", 3, &n, &in), 0);
+	assert_int_equal(meta_setattr(st, in, &a), 0); /* there is no list */
+	assert_int_equal(in->mode, S_IFREG | 0705);
+	assert_int_equal(meta_setacl(st, in, name, "acl", 3, 0, 0640, 0777), 0);
+	assert_int_equal(in->mode, S_IFREG | 0640);
+	assert_int_equal(meta_setattr(st, in, &a), 0);
+	assert_int_equal(in->mode, S_IFREG | 0705);
+	assert_int_equal(meta_getxattr(st, in, name, &b), 3);
+	assert_memory_equal(b.p, "5cl", 3);
+	/* The list is not what it should be: nothing changes. */
+	a.mode = 0777;
+	assert_int_equal(meta_setattr(st, in, &a), -EBADMSG);
+	assert_int_equal(in->mode, S_IFREG | 0705);
+	assert_int_equal(meta_setacl(st, in, name, "x", 1, XATTR_CREATE, 0, 0777), -EEXIST);
+	assert_int_equal(in->mode, S_IFREG | 0705);
+	assert_int_equal(meta_setacl(st, in, name, NULL, 0, 0, 0600, 0777), 0);
+	assert_int_equal(in->mode, S_IFREG | 0600);
+	assert_int_equal(meta_getxattr(st, in, name, &b), -ENODATA);
+	assert_int_equal(meta_setacl(st, in, name, NULL, 0, 0, 0600, 0777), 0);
+	buf_release(&b);
+	inode_put(st, in);
+}
+
 static void xattrs(void **state)
 {
 	struct inode *in;
@@ -690,6 +733,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(names, setup, teardown),
+		cmocka_unit_test_setup_teardown(acl_and_mode, setup, teardown),
 		cmocka_unit_test_setup_teardown(open_unlinked, setup, teardown),
 		cmocka_unit_test_setup_teardown(links, setup, teardown),
 		cmocka_unit_test_setup_teardown(renames, setup, teardown),
