@@ -29,7 +29,7 @@ UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c
 REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all check unit sys bench lint fmt install help clean tools
+.PHONY: all check tests unit sys bench lint fmt install help clean tools
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -73,7 +73,9 @@ $(B)/fuzz/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIBS)
 	@echo "  TEST  $@"
 	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -o $@ $(filter %.c,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
-check: all tools $(UNIT) $(REPLAY) ## run every test: T=word selects some
+tests: tools $(UNIT) $(REPLAY) ## build the tests
+
+check: all tests ## run every test: T=word selects some
 	$(Q)B=$(B) CC="$(CC)" tests/run $(T)
 
 unit: $(UNIT) ## run the unit tests alone
@@ -98,8 +100,8 @@ $(B)/fuzz_%: tests/fuzz/fuzz_%.c $(LIBS)
 	@echo "  FUZZ  $@"
 	$(Q)$(CC) $(ALL_C) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
-lint: ## warnings of clang, clang-tidy's analyzer, cppcheck
-	$(Q)scripts/lint
+lint: ## warnings of clang, cppcheck, shellcheck
+	$(Q)B=$(B) scripts/lint
 
 fmt: ## format the sources
 	clang-format -i $(wildcard fs/*.[ch] cache/*.[ch] net/*.[ch] tests/*/*.[ch])

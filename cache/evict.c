@@ -241,7 +241,9 @@ static int64_t evict_large(struct store *st, uint64_t ino, uint64_t want, bool c
 	skip = in->gone || !(in->flags & INODE_LARGE) || (cold && in->file && in->file->on_lru);
 	if (!skip) {
 		err = datafile_load_locked(st, in);
-		struct account a = err ? (struct account){0} : account_of(in);
+		struct account a = {0};
+		if (!err)
+			a = account_of(in);
 		skip = a.cached <= a.unpublished;
 	}
 	pthread_mutex_unlock(&st->meta);

@@ -267,7 +267,7 @@ static int put_check_locked(struct store *st, const struct punch *p)
 int data_punch_io(struct store *st, struct inode *in, const struct punch *p)
 {
 	bool flush = p->put_cnt, again = false;
-	struct given_up g;
+	struct given_up g = {0};
 
 	pthread_rwlock_rdlock(&st->data->gate);
 	pthread_mutex_lock(&st->meta);

@@ -35,7 +35,7 @@ static int name_cmp(const void *a, const void *b)
 
 const struct listed *load_find(const struct load *l, uint16_t device, uint64_t seq)
 {
-	struct listed key;
+	struct listed key = {0};
 
 	keys_log_name(l->v->keys, 'c', device, seq, key.name);
 	return l->name_cnt ? bsearch(&key, l->name, l->name_cnt, sizeof key, name_cmp) : NULL;

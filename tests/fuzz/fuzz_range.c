@@ -77,7 +77,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 		return 0;
 	uint64_t chunk = rd_u64(&in);
 	while (rd_left(&in)) {
-		struct row row = {.chunk = chunk += rd_u8(&in)};
+		struct row row = {0};
+
+		chunk += rd_u8(&in);
+		row.chunk = chunk;
 		row.len = rd_u8(&in);
 		row.p = rd_bytes(&in, row.len);
 		if (in.bad)

@@ -55,7 +55,7 @@ ok jq -e 'length == 6 or (.nodes | length) == 6' "$W/nodes" >/dev/null
 hf status --json | jq -e . >/dev/null || fail "status of all volumes"
 # No passphrase: a key file instead.
 ok hf create np --no-passphrase --kit "$W/kit-np" >/dev/null
-HOLDFAST_PASSPHRASE_FILE= ok hf mount np "$M" </dev/null
+HOLDFAST_PASSPHRASE_FILE='' ok hf mount np "$M" </dev/null
 echo x >"$M/x"
 ok hf umount "$M"
 # fstab's way.
@@ -75,7 +75,7 @@ grep -r -q "correct horse" "$HOLDFAST_HOME" && fail "the passphrase is in the st
 # Signals publish, unmount and end.
 echo y >"$M/y"
 kill -TERM "$p"
-for i in $(seq 100); do kill -0 "$p" 2>/dev/null || break; sleep 0.1; done
+for _ in $(seq 100); do kill -0 "$p" 2>/dev/null || break; sleep 0.1; done
 kill -0 "$p" 2>/dev/null && fail "TERM did not end the daemon"
 mountpoint -q "$M" && fail "TERM left the mount"
 hf status v --json | jq -e '.unpublished.files == 0' >/dev/null || fail "TERM did not publish"
@@ -89,7 +89,7 @@ eq "$(cat "$M/y")" y
 umount_volume
 # In the foreground.
 hf mount v "$M" -f &
-for i in $(seq 100); do mountpoint -q "$M" && break; sleep 0.1; done
+for _ in $(seq 100); do mountpoint -q "$M" && break; sleep 0.1; done
 mountpoint -q "$M" || fail "mount -f"
 ok hf umount "$M"
 wait $! || fail "mount -f ended with $?"

@@ -30,7 +30,7 @@ flip() { # file: one bit somewhere
 }
 shards() { find "$W/n/$1/s" -type f; }
 hurt() { # how node
-	local f first prev= foreign
+	local f first prev='' foreign
 	for f in $(shards "$2"); do
 		case $1 in
 		missing) rm "$f" ;;

@@ -29,7 +29,7 @@ x=$(stored)
 [ "$x" -lt $((82000000 * 3 / 2 * 12 / 10)) ] || fail "$x bytes stored for 80 MB"
 # A little data costs little: 20 saves of 3 KB.
 x0=$(stored)
-for i in $(seq 20); do
+for _ in $(seq 20); do
 	head -c 3000 /dev/urandom >"$M/note"
 	ok hf sync v
 done
