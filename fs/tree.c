@@ -12,22 +12,60 @@ static void progress(void *arg, uint64_t records, uint64_t files)
 		     (unsigned long long)files);
 }
 
+/* Devices that are to be taken over, or were. */
+struct over {
+	uint16_t number[4 * HIST_TAKERS];
+	size_t cnt;
+};
+
+static int over_add(struct over *o, uint16_t number)
+{
+	for (size_t i = 0; i < o->cnt; i++)
+		if (o->number[i] == number)
+			return 0;
+	if (o->cnt == sizeof o->number / sizeof *o->number)
+		return log_fail(-EBADMSG, "too many machines have taken this drive over");
+	o->number[o->cnt++] = number;
+	return 0;
+}
+
+/*
+ * Every device that may write, and whoever is taking the same ones over at this moment and is
+ * in no header yet.  Of two at once each puts its marker on a quorum before it looks for the
+ * other's, so that one of them sees the other at least; and each looks, after its header is
+ * stored, whether it was taken over itself.
+ */
 static int take_over(struct volume *v, const struct tree_load *t)
 {
-	for (size_t i = 0; i < t->device_cnt; i++) {
-		const struct rec_device *d = &t->device[i];
+	uint16_t by[HIST_TAKERS];
+	struct over o = {0};
+	int err = 0;
 
-		if (d->role != 1 || d->number == t->as)
-			continue;
-		int err = history_takeover(v, t->owner, d->number, t->as);
+	for (size_t i = 0; i < t->device_cnt && !err; i++)
+		if (t->device[i].role == 1 && t->device[i].number != t->as)
+			err = over_add(&o, t->device[i].number);
+	for (size_t i = 0; i < o.cnt && !err; i++) {
+		size_t cnt = 0;
+
+		err = history_takeover(v, t->owner, o.number[i], t->as);
+		if (!err)
+			err = history_takers(v, o.number[i], t->owner->ed_pk, by, &cnt);
 		if (err)
 			return log_fail(
 				err,
 				"the machine that had the drive before (device %u) could not "
 				"be told on enough nodes that it is taken over: %s",
-				d->number, strerror(-err));
+				o.number[i], strerror(-err));
+		for (size_t j = 0; j < cnt && !err; j++) {
+			bool known = by[j] == t->as;
+
+			for (size_t d = 0; d < t->device_cnt && !known; d++)
+				known = t->device[d].number == by[j];
+			if (!known)
+				err = over_add(&o, by[j]);
+		}
 	}
-	return 0;
+	return err;
 }
 
 int tree_load(struct volume *v, struct store *st, const struct tree_load *t)

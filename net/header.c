@@ -2,6 +2,7 @@
 #include "net/header.h"
 
 #include <stdlib.h>
+#include "net/gather.h"
 #include "net/histobj.h"
 #include "net/spread.h"
 
@@ -293,6 +294,102 @@ int header_check_cert(const uint8_t owner_pk[32], const uint8_t vol[VOL_LEN],
 
 	cert_body(vol, d, body);
 	return owner_verify(owner_pk, "device", body, sizeof body, d->cert);
+}
+
+/* --- all of them --- */
+
+struct merge {
+	struct volume *v;
+	const uint8_t *owner_pk;
+	const char *name;
+	struct header *h;
+	struct buf names; /* each 0-terminated */
+	unsigned fresh;
+};
+
+static int merge_name(void *arg, const char *name, unsigned copies)
+{
+	struct merge *m = arg;
+
+	(void)copies;
+	buf_put(&m->names, name, strlen(name) + 1);
+	return m->names.err;
+}
+
+static int merge_verify(void *arg, const void *p, size_t len)
+{
+	struct merge *m = arg;
+
+	return header_verify(keys_vol(m->v->keys), m->owner_pk, m->name, p, len);
+}
+
+int header_add_device(struct header *h, const struct rec_device *d)
+{
+	struct rec_device *more = reallocarray(h->device, h->device_cnt + 1, sizeof *more);
+	size_t at = h->device_cnt;
+
+	if (!more)
+		return -ENOMEM;
+	h->device = more;
+	for (; at && more[at - 1].number > d->number; at--)
+		more[at] = more[at - 1];
+	more[at] = *d;
+	h->device_cnt++;
+	return 0;
+}
+
+static int merge_device(struct merge *m, const struct rec_device *d)
+{
+	struct header *h = m->h;
+
+	if (header_check_cert(m->owner_pk, keys_vol(m->v->keys), d))
+		return 0;
+	for (size_t i = 0; i < h->device_cnt; i++) {
+		if (h->device[i].number != d->number)
+			continue;
+		/* Retired is for ever. */
+		if (d->role == 3)
+			h->device[i] = *d;
+		return 0;
+	}
+	m->fresh++;
+	return header_add_device(h, d);
+}
+
+int header_merge(struct volume *v, const uint8_t owner_pk[32], struct header *h,
+		 unsigned *fresh)
+{
+	struct merge m = {.v = v, .owner_pk = owner_pk, .h = h};
+	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1;
+	unsigned answered;
+
+	*fresh = 0;
+	int err = gather_list(v, "v/h", &answered, merge_name, &m);
+	if (!err && answered < need)
+		err = log_fail(-ENODATA,
+			       "%u of %zu nodes show the headers of the volume, %zu are needed",
+			       answered, v->node_cnt, need);
+	for (size_t at = 0; !err && at < m.names.len; at += strlen(m.name) + 1) {
+		struct buf b = {0};
+		struct header one = {0};
+
+		m.name = (const char *)m.names.p + at;
+		/* One without a good copy says nothing: it was never published, or is damaged. */
+		int bad = gather_blob(v, m.name, HEADER_CAP, merge_verify, &m, &b);
+		if (!bad)
+			bad = header_decode(b.p, b.len, owner_pk, &one);
+		if (!bad)
+			bad = header_unseal(b.p, b.len, v->keys, &one);
+		if (bad == -ENOMEM)
+			err = bad;
+		for (size_t i = 0; !bad && !err && i < one.device_cnt; i++)
+			err = merge_device(&m, &one.device[i]);
+		header_release(&one);
+		buf_release(&b);
+	}
+	buf_release(&m.names);
+	*fresh = m.fresh;
+	return err;
 }
 
 /* --- finding it --- */

@@ -3,7 +3,8 @@
  * header: the volume header "v/h<generation>", written by create and recover, signed by the
  * owner: format version, volume id, K, M, kit slot in the clear; node list and device
  * certificates sealed under the volume key.  Never overwritten: a change is a new generation
- * and the highest one with a good signature holds.
+ * and the highest one with a good signature holds.  The lower 16 bits of a generation are the
+ * device that wrote it, so that no two write the same one.
  */
 #ifndef HOLDFAST_NET_HEADER_H
 #define HOLDFAST_NET_HEADER_H
@@ -32,6 +33,15 @@ int header_decode(const void *p, size_t len, const uint8_t owner_pk[32], struct 
 /* The sealed part (after the volume key is known), into the same struct. */
 int header_unseal(const void *p, size_t len, const struct keys *k, struct header *h);
 int header_put(struct volume *v, const struct header *h, const struct buf *bytes);
+/*
+ * Two recoveries at once may each have stored a header of its own, neither of which names the
+ * other's device.  header_merge adds to h->device what any header on the nodes certifies;
+ * *fresh = how many devices h did not have.  0; -ENODATA too few nodes answer; -ENOMEM.
+ */
+int header_merge(struct volume *v, const uint8_t owner_pk[32], struct header *h,
+		 unsigned *fresh);
+/* The devices of a header ascend by number. */
+int header_add_device(struct header *h, const struct rec_device *d);
 
 /* The decoder below the seal, for tests and fuzzing: node and device lists of h. */
 int header_body_decode(const void *p, size_t len, struct header *h);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "net/history.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include "net/gather.h"
 #include "net/header.h"
@@ -9,7 +10,6 @@
 
 #define ASK_MS	     10000
 #define UPLOAD_STEP  (1u << 20)
-#define TAKEOVER_TRY 64 /* so many recoveries of one device, then something is wrong */
 
 void history_hash(const struct buf *obj, uint8_t out[HASH_LEN])
 {
@@ -263,7 +263,6 @@ struct ask {
 	/* 1: that is it; 0: genuine, but not what is asked for; else not genuine */
 	int (*verify)(void *arg, const void *p, size_t len);
 	void *arg;
-	bool all; /* wait for every node, not only for enough of them */
 };
 
 /*
@@ -309,7 +308,7 @@ static int ask_nodes(struct volume *v, const struct ask *a)
 				err = got;
 		}
 		node_io_unref(io);
-		if (!a->all && (found || without >= need))
+		if (found || without >= need)
 			break;
 	}
 	node_wait_release(&w);
@@ -320,88 +319,117 @@ static int ask_nodes(struct volume *v, const struct ask *a)
 
 /* --- takeovers --- */
 
+/*
+ * A takeover is said twice: under a name that everybody can tell, number 0, and under one of
+ * its own, so that of several takeovers none hides another.
+ */
 struct marker_ask {
 	struct volume *v;
 	const uint8_t *owner_pk;
+	const char *name; /* of a marker of any device; or NULL: number 0 of `old` */
 	uint16_t old;
-	uint64_t number;
-	uint16_t by;	/* found; of two at once the higher */
-	uint16_t other; /* found: one that is not `mine` */
-	uint16_t mine;
+	uint16_t by; /* found */
+	uint16_t *list;	/* all that took `old` over; HIST_TAKERS */
+	size_t cnt;
+	struct buf names; /* each 0-terminated */
 };
 
 static int marker_verify(void *arg, const void *p, size_t len)
 {
 	struct marker_ask *q = arg;
 	struct hist_marker m;
+	char name[BLOB_NAME_CAP];
 
 	int err = hist_marker_open(q->v->keys, q->owner_pk, p, len, &m);
 	if (err)
 		return err;
-	if (m.old != q->old || m.number != q->number)
+	if (!q->name) {
+		if (m.old != q->old || m.number)
+			return -EBADMSG;
+		q->by = m.by;
+		return 1;
+	}
+	keys_log_name(q->v->keys, 't', m.old, m.number, name);
+	if (strcmp(name, q->name) != 0)
 		return -EBADMSG;
-	q->by = HF_MAX(q->by, m.by);
-	if (m.by != q->mine)
-		q->other = m.by;
-	return 1;
-}
-
-static int marker_ask(struct marker_ask *q, bool all)
-{
-	char name[BLOB_NAME_CAP];
-	struct ask a = {name, MARKER_CAP, marker_verify, q, all};
-
-	keys_log_name(q->v->keys, 't', q->old, q->number, name);
-	q->by = q->other = 0;
-	return ask_nodes(q->v, &a);
+	bool known = m.old != q->old;
+	for (size_t i = 0; i < q->cnt && !known; i++)
+		known = q->list[i] == m.by;
+	if (!known && q->cnt < HIST_TAKERS)
+		q->list[q->cnt++] = m.by;
+	return 0;
 }
 
 int history_check(struct volume *v, uint16_t device, const uint8_t owner_pk[32], uint16_t *by)
 {
 	struct marker_ask q = {.v = v, .owner_pk = owner_pk, .old = device};
-	bool taken = false;
+	char name[BLOB_NAME_CAP];
+	struct ask a = {name, MARKER_CAP, marker_verify, &q};
 
-	for (; q.number < TAKEOVER_TRY; q.number++) {
-		int got = marker_ask(&q, false);
-		if (got != 1)
-			/* That it was taken is certain, whoever has it now. */
-			return taken ? 1 : got;
-		taken = true;
-		*by = q.by;
+	keys_log_name(v->keys, 't', device, 0, name);
+	int got = ask_nodes(v, &a);
+	*by = q.by;
+	return got;
+}
+
+static int marker_name(void *arg, const char *name, unsigned copies)
+{
+	struct marker_ask *q = arg;
+
+	(void)copies;
+	buf_put(&q->names, name, strlen(name) + 1);
+	return q->names.err;
+}
+
+int history_takers(struct volume *v, uint16_t device, const uint8_t owner_pk[32],
+		   uint16_t by[HIST_TAKERS], size_t *cnt)
+{
+	struct marker_ask q = {.v = v, .owner_pk = owner_pk, .old = device, .list = by};
+	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1;
+	unsigned answered;
+
+	int err = gather_list(v, "l/t", &answered, marker_name, &q);
+	if (!err && answered < need)
+		err = -EAGAIN;
+	for (size_t at = 0; !err && at < q.names.len; at += strlen(q.name) + 1) {
+		struct buf b = {0};
+
+		q.name = (const char *)q.names.p + at;
+		/* One that is damaged everywhere was not on a quorum. */
+		err = gather_blob(v, q.name, MARKER_CAP, marker_verify, &q, &b);
+		if (err != -ENOMEM && err != -ECANCELED)
+			err = 0;
+		buf_release(&b);
 	}
-	return 1;
+	buf_release(&q.names);
+	*cnt = q.cnt;
+	return err ? err : q.cnt == HIST_TAKERS ? -EBADMSG : 0;
+}
+
+static int marker_put(struct volume *v, const struct owner *o, const struct hist_marker *m)
+{
+	char name[BLOB_NAME_CAP];
+	struct buf obj = {0};
+
+	int err = hist_marker_seal(v->keys, o, m, &obj);
+	if (!err) {
+		keys_log_name(v->keys, 't', m->old, m->number, name);
+		err = spread_blob(v, name, obj.p, obj.len, v->quorum, NULL);
+	}
+	buf_release(&obj);
+	return err;
 }
 
 int history_takeover(struct volume *v, const struct owner *o, uint16_t old, uint16_t by)
 {
-	struct marker_ask q = {.v = v, .owner_pk = o->ed_pk, .old = old, .mine = by};
-	char name[BLOB_NAME_CAP];
-	struct buf obj = {0};
+	struct hist_marker m = {.old = old, .by = by};
 
-	for (; q.number < TAKEOVER_TRY; q.number++) {
-		int err = marker_ask(&q, false);
-		if (err < 0) {
-			buf_release(&obj);
-			return err;
-		}
-		if (err == 1 && q.other)
-			continue;
-		struct hist_marker m = {.old = old, .by = by, .number = q.number};
-		err = hist_marker_seal(v->keys, o, &m, &obj);
-		if (!err) {
-			keys_log_name(v->keys, 't', old, q.number, name);
-			err = spread_blob(v, name, obj.p, obj.len, v->quorum, NULL);
-		}
-		/* Another recovery at the same moment? Then both go for the next number. */
-		if (!err)
-			err = marker_ask(&q, true);
-		if (err != 1 || !q.other) {
-			buf_release(&obj);
-			return err < 0 ? err : 0;
-		}
-	}
-	buf_release(&obj);
-	return log_fail(-EBADMSG, "device %u has been taken over %d times", old, TAKEOVER_TRY);
+	do
+		randombytes_buf(&m.number, sizeof m.number);
+	while (!m.number);
+	int err = marker_put(v, o, &m);
+	m.number = 0;
+	return err ? err : marker_put(v, o, &m);
 }
 
 /* --- is this an old copy of our own state? --- */
@@ -464,7 +492,7 @@ int history_ahead(struct volume *v, uint16_t device, uint64_t seq)
 	q->name = name;
 	memcpy(q->self.ed_pk, keys_device_pk(v->keys), sizeof q->self.ed_pk);
 	keys_log_name(v->keys, 'c', device, seq + 1, name);
-	struct ask a = {name, COMMIT_CAP, ahead_verify, q, false};
+	struct ask a = {name, COMMIT_CAP, ahead_verify, q};
 	int got = ask_nodes(v, &a);
 
 	/* It may be trimmed already: then a snapshot of ours reaches beyond. */

@@ -83,6 +83,14 @@ int history_ahead(struct volume *v, uint16_t device, uint64_t seq);
  * `old` is read for the last time.
  */
 int history_takeover(struct volume *v, const struct owner *o, uint16_t old, uint16_t by);
+/*
+ * history_takers: every device that has taken `device` over, in whatever order:
+ * by[0..*cnt-1].  Of two takeovers at once, each of which calls this when its own is done,
+ * at least one sees the other.  0; -EAGAIN when too few nodes answer; -EBADMSG too many.
+ */
+#define HIST_TAKERS 64
+int history_takers(struct volume *v, uint16_t device, const uint8_t owner_pk[32],
+		   uint16_t by[HIST_TAKERS], size_t *cnt);
 
 /*
  * struct hist_state: what a loader has: fill with zeros for "nothing".

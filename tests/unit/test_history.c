@@ -744,19 +744,26 @@ static void test_takeover(void **state)
 	assert_int_equal(history_check(w.v, 1, o->ed_pk, &by), 1);
 	assert_int_equal(by, 3);
 	assert_int_equal(history_check(w.v, 2, o->ed_pk, &by), 0);
+	uint16_t takers[HIST_TAKERS];
+	size_t taker_cnt;
+	assert_int_equal(history_takers(w.v, 1, o->ed_pk, takers, &taker_cnt), 0);
+	assert_int_equal(taker_cnt, 2);
+	assert_int_equal(takers[0] + takers[1], 5);
+	assert_int_equal(history_takers(w.v, 2, o->ed_pk, takers, &taker_cnt), 0);
+	assert_int_equal(taker_cnt, 0);
 
 	struct hist_verify hv = {.v = w.v, .dev = w.dev, .dev_cnt = 2};
 	struct buf b = {0};
 	char name[BLOB_NAME_CAP];
 	memcpy(hv.owner_pk, o->ed_pk, 32);
-	blob_path(&w, 0, 't', 1, 1, path);
+	blob_path(&w, 0, 't', 1, 0, path);
 	assert_int_equal(file_read(path, MARKER_CAP, &b), 0);
-	keys_log_name(w.v->keys, 't', 1, 1, name);
-	assert_int_equal(history_verify_blob(&hv, name, b.p, b.len), 0);
 	keys_log_name(w.v->keys, 't', 1, 0, name);
+	assert_int_equal(history_verify_blob(&hv, name, b.p, b.len), 0);
+	keys_log_name(w.v->keys, 't', 1, 1, name);
 	assert_int_equal(history_verify_blob(&hv, name, b.p, b.len), -EBADMSG);
 	memcpy(hv.owner_pk, wrong, 32);
-	keys_log_name(w.v->keys, 't', 1, 1, name);
+	keys_log_name(w.v->keys, 't', 1, 0, name);
 	assert_int_equal(history_verify_blob(&hv, name, b.p, b.len), -EBADMSG);
 	buf_release(&b);
 
