@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+#include "fs/control.h"
+
+#define PING_MS 5000
 
 static bool progress_shown;
 static volatile sig_atomic_t interrupted;
@@ -61,11 +64,13 @@ int cmd_getopt(int argc, char **argv, const char *shorts, const struct option *l
 	int at = optind, o = getopt_long(argc, argv, spec, longs, NULL);
 	if (o == ':')
 		cmd_usage(argv[0], "%s needs an argument", argv[optind - 1]);
-	else if (o == '?' && optopt && optopt < 256)
+	const char *arg = o == '?' ? argv[optind > at ? optind - 1 : at] : "";
+	if (o == '?' && optopt && !strncmp(arg, "--", 2) && strchr(arg, '='))
+		cmd_usage(argv[0], "%.*s takes no value", (int)strcspn(arg, "="), arg);
+	else if (o == '?' && optopt)
 		cmd_usage(argv[0], "unknown option -%c", optopt);
 	else if (o == '?')
-		cmd_usage(argv[0], "unknown or unfit option %s",
-			  argv[optind > at ? optind - 1 : at]);
+		cmd_usage(argv[0], "unknown or ambiguous option %s", arg);
 	return o == ':' ? '?' : o;
 }
 
@@ -76,6 +81,9 @@ int cmd_operands(int argc, char **argv, int cnt, const char *what)
 	if (argc - optind > cnt)
 		return cmd_usage(argv[0], "\"%s\" is too much: only %s", argv[optind + cnt],
 				 what);
+	for (int i = optind; i < argc; i++)
+		if (!*argv[i])
+			return cmd_usage(argv[0], "an argument is empty: %s needed", what);
 	return 0;
 }
 
@@ -98,13 +106,17 @@ bool cmd_number(const char *s, uint64_t max, uint64_t *out)
 
 int cmd_print_json(json_t *j)
 {
-	int bad = !j || json_dumpf(j, stdout, JSON_INDENT(2)) || putchar('\n') == EOF ||
-		  fflush(stdout);
+	char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
 
 	json_decref(j);
-	if (bad)
-		fprintf(stderr, "holdfast: the report cannot be written to standard output\n");
-	return bad ? EXIT_FAILED : EXIT_DONE;
+	if (!text) {
+		fprintf(stderr, "holdfast: out of memory for the report\n");
+		return EXIT_FAILED;
+	}
+	/* main() says so when it does not get out. */
+	puts(text);
+	free(text);
+	return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
 }
 
 void cmd_progress(const char *fmt, ...)
@@ -158,6 +170,40 @@ static void on_interrupt(int sig)
 {
 	(void)sig;
 	interrupted = 1;
+}
+
+int cmd_ping(const char *dir, pid_t *pid, json_t **answer)
+{
+	json_t *req = json_pack("{s:s}", "cmd", "ping");
+	pid_t p = 0;
+
+	int err = control_call_progress(dir, req, PING_MS, NULL, NULL, &p, answer);
+	json_decref(req);
+	if (pid)
+		*pid = p;
+	if (err == -ETIMEDOUT && p > 0)
+		return log_fail(err,
+				"the process of the mount, %d, does not answer: is it stopped "
+				"(kill -CONT %d)? kill -9 %d loses nothing; then mount again",
+				(int)p, (int)p, (int)p);
+	return err;
+}
+
+int cmd_alive(const char *dir)
+{
+	json_t *answer;
+	int err = cmd_ping(dir, NULL, &answer);
+
+	json_decref(answer);
+	return err;
+}
+
+void cmd_interrupt_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
 }
 
 void cmd_catch_interrupts(void)

@@ -9,6 +9,7 @@
 
 #include <getopt.h>
 #include <jansson.h>
+#include <signal.h>
 #include "fs/config.h"
 
 #define HOLDFAST_VERSION "0.1"
@@ -46,12 +47,12 @@ int cmd_usage(const char *cmd, const char *fmt, ...) __attribute__((format(print
  * line was printed.
  */
 int cmd_getopt(int argc, char **argv, const char *shorts, const struct option *longs);
-/* Exactly the names of `what` must be left: 0, or EXIT_USAGE after a line. */
+/* Exactly the names of `what` must be left, none empty: 0, or EXIT_USAGE after a line. */
 int cmd_operands(int argc, char **argv, int cnt, const char *what);
 /* A number of seconds, 0..max: false when it is none. */
 bool cmd_number(const char *s, uint64_t max, uint64_t *out);
 
-/* Prints and frees; EXIT_FAILED when standard output fails. */
+/* Prints and frees; EXIT_FAILED when standard output fails, which main() says. */
 int cmd_print_json(json_t *j);
 /* Progress on standard error when that is a terminal; NULL ends the line. */
 void cmd_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -66,7 +67,15 @@ void cmd_size(uint64_t bytes, char out[SIZE_CAP]);
 
 /* From now on ^C and the like only set a mark, so that what was begun can be undone. */
 void cmd_catch_interrupts(void);
+void cmd_interrupt_set(sigset_t *set); /* the signals that interrupt a command */
 bool cmd_interrupted(void);
+
+/*
+ * Asks the mount for its pid and mount point; it says so at once however busy it is.
+ * -ENOENT: not mounted; -ETIMEDOUT with a line on what to do.
+ */
+int cmd_ping(const char *dir, pid_t *pid, json_t **answer);
+int cmd_alive(const char *dir);
 
 /* Removes a tree that this program made; 0 or the first -errno. */
 int cmd_remove_tree(const char *path);

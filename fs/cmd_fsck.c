@@ -85,16 +85,6 @@ static int by_mount(struct args *a, const struct config *cfg)
 	return err ? cmd_fail_last(a->cmd, err) : report(a);
 }
 
-static bool mounted(const struct config *cfg)
-{
-	json_t *req = json_pack("{s:s}", "cmd", "ping"), *answer = NULL;
-
-	int err = control_call(cfg->dir, req, 10000, &answer);
-	json_decref(req);
-	json_decref(answer);
-	return err != -ENOENT;
-}
-
 static int check(struct args *a, struct config *cfg)
 {
 	struct check_opts o = {.nodes = a->nodes,
@@ -199,7 +189,12 @@ static int run(struct args *a, int argc, char **argv)
 	int err = config_load(a->name, &cfg);
 	if (err)
 		return cmd_fail_last(a->cmd, err);
-	if (mounted(cfg)) {
+	err = cmd_alive(cfg->dir);
+	if (err && err != -ENOENT) {
+		config_free(cfg);
+		return cmd_fail_last(a->cmd, err);
+	}
+	if (!err) {
 		if (a->nodes && !a->repair) {
 			status = by_mount(a, cfg);
 		} else {

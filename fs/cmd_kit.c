@@ -126,7 +126,7 @@ int cmd_kit(int argc, char **argv)
 		const struct buf *b = qr ? &picture : &text;
 
 		if (fwrite(b->p, 1, b->len, stdout) != b->len || fflush(stdout))
-			status = cmd_fail(CMD, "standard output: %s", strerror(errno));
+			status = EXIT_FAILED; /* main() says it */
 	}
 	if (text.p)
 		sodium_memzero(text.p, text.cap);

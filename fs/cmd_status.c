@@ -19,7 +19,9 @@ static json_t *get_status(const char *name)
 
 	int err = config_load(name, &cfg);
 	if (!err) {
-		err = control_call(cfg->dir, req, ASK_MS, &answer);
+		err = cmd_alive(cfg->dir);
+		if (!err)
+			err = control_call(cfg->dir, req, ASK_MS, &answer);
 		config_free(cfg);
 		if (!err) {
 			st = json_incref(json_object_get(answer, "status"));

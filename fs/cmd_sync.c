@@ -57,8 +57,10 @@ static int by_mount(const struct args *a, const struct config *cfg, uint64_t *se
 				"timeout_ms", (json_int_t)a->timeout_s * 1000);
 	json_t *answer = NULL;
 
-	int err = control_call_progress(cfg->dir, req, ANSWER_MS, on_progress, NULL, NULL,
-					&answer);
+	int err = cmd_alive(cfg->dir);
+	if (!err)
+		err = control_call_progress(cfg->dir, req, ANSWER_MS, on_progress, NULL, NULL,
+					    &answer);
 	*seq = (uint64_t)json_integer_value(json_object_get(answer, "seq"));
 	json_decref(req);
 	json_decref(answer);

@@ -40,7 +40,10 @@ static int leave(const char *dir, const char *path, const char *name, bool now)
 	int fd = -1, status = 0;
 	pid_t pid = 0;
 
-	int err = control_call_progress(dir, req, ANSWER_MS, show, NULL, &pid, &answer);
+	int err = cmd_alive(dir);
+	bool silent = err == -ETIMEDOUT;
+	if (!err)
+		err = control_call_progress(dir, req, ANSWER_MS, show, NULL, &pid, &answer);
 	cmd_progress_end();
 	if (err == -ENOENT && mounts_stale(path))
 		status = clear_dead(path);
@@ -49,6 +52,8 @@ static int leave(const char *dir, const char *path, const char *name, bool now)
 				  "the mount of %s on %s does not belong to this state "
 				  "directory: set HOLDFAST_HOME to its own",
 				  name, path);
+	else if (silent)
+		status = cmd_fail_last("umount", err);
 	else if (err && err != -ESHUTDOWN)
 		status = cmd_fail("umount", "%s; still mounted, --now does not wait",
 				  log_last());

@@ -5,6 +5,7 @@
 #include "fs/cmd.h"
 
 #include <malloc.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -160,10 +161,34 @@ static bool asks_for_help(int argc, char **argv)
 	return false;
 }
 
+/*
+ * A caller that closed a standard stream must not have the database opened in its place.
+ * Opened the wrong way round, so that using it is an error as it would be without this.
+ */
+static bool fill_streams(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
+/* A report that did not get out is a failure, whatever was done. */
+static int finish(const char *cmd, int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "holdfast: %s: the report cannot be written to standard output\n", cmd);
+	return status ? status : EXIT_FAILED;
+}
+
 int main(int argc, char **argv)
 {
 	const char *self = argc ? strrchr(argv[0], '/') : NULL;
 
+	if (!fill_streams())
+		return EXIT_FAILED;
 	/* An arena a thread would keep tens of MiB that no thread uses. */
 	mallopt(M_ARENA_MAX, 2);
 	/* Commands say what went wrong themselves, in one line, at their end. */
@@ -174,24 +199,24 @@ int main(int argc, char **argv)
 		return cmd_mount_helper(argc, argv);
 	if (argc < 2) {
 		list(stdout);
-		return EXIT_DONE;
+		return finish("help", EXIT_DONE);
 	}
 	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
 		puts("holdfast " HOLDFAST_VERSION);
-		return EXIT_DONE;
+		return finish("version", EXIT_DONE);
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
 		list(stdout);
-		return EXIT_DONE;
+		return finish("help", EXIT_DONE);
 	}
 	for (size_t i = 0; i < COMMAND_CNT; i++) {
 		if (strcmp(argv[1], commands[i].name))
 			continue;
 		if (asks_for_help(argc - 1, argv + 1)) {
 			fputs(commands[i].help, stdout);
-			return EXIT_DONE;
+			return finish(argv[1], EXIT_DONE);
 		}
-		return commands[i].run(argc - 1, argv + 1);
+		return finish(commands[i].name, commands[i].run(argc - 1, argv + 1));
 	}
 	fprintf(stderr, "holdfast: there is no command \"%s\": holdfast alone lists them\n",
 		argv[1]);

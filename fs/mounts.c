@@ -4,13 +4,17 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/vfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#define STALE_S 5
 
 extern char **environ;
 
@@ -109,12 +113,69 @@ int mounts_find(const char *path, char name[64])
 	return found;
 }
 
-bool mounts_stale(const char *path)
+struct ask {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	char *path;
+	bool done, given_up;
+	int err;
+};
+
+static void ask_free(struct ask *a)
 {
+	pthread_mutex_destroy(&a->lock);
+	pthread_cond_destroy(&a->cond);
+	free(a->path);
+	free(a);
+}
+
+static void *ask_main(void *arg)
+{
+	struct ask *a = arg;
 	struct statfs st;
 
 	/* Not stat: the kernel may answer that from its cache. */
-	return statfs(path, &st) < 0 && errno == ENOTCONN;
+	int err = statfs(a->path, &st) < 0 ? -errno : 0;
+	pthread_mutex_lock(&a->lock);
+	a->err = err;
+	a->done = true;
+	bool alone = a->given_up;
+	pthread_cond_signal(&a->cond);
+	pthread_mutex_unlock(&a->lock);
+	if (alone)
+		ask_free(a);
+	return NULL;
+}
+
+/* A mount whose process was stopped never answers: so it is asked by a thread of its own. */
+bool mounts_stale(const char *path)
+{
+	struct ask *a = calloc(1, sizeof *a);
+	struct timespec end;
+	pthread_t thread;
+
+	if (!a)
+		return false;
+	pthread_mutex_init(&a->lock, NULL);
+	pthread_cond_init(&a->cond, NULL);
+	a->path = strdup(path);
+	if (!a->path || pthread_create(&thread, NULL, ask_main, a)) {
+		ask_free(a);
+		return false;
+	}
+	pthread_detach(thread);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += STALE_S;
+	pthread_mutex_lock(&a->lock);
+	while (!a->done && pthread_cond_timedwait(&a->cond, &a->lock, &end) == 0)
+		;
+	bool stale = a->done && a->err == -ENOTCONN;
+	bool mine = a->done;
+	a->given_up = !a->done;
+	pthread_mutex_unlock(&a->lock);
+	if (mine)
+		ask_free(a);
+	return stale;
 }
 
 /* The error lines of fusermount3 are not ours: what it means is told from its effect. */
