@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "fs/prompt.h"
 #include "fs/drive.h"
+#include "fs/making.h"
+#include "fs/prompt.h"
 #include "net/kit.h"
 
 #define CMD	    "create"
@@ -28,7 +29,8 @@ struct place {
 	char *url;  /* canonical */
 	char *path; /* of a directory, all links resolved, without the part that is not there */
 	bool there; /* it exists and is empty */
-	bool made, marked; /* by this run */
+	bool made;  /* by this run */
+	int fd;	    /* its lock: from here on it is ours to fill; -1 */
 };
 
 struct create {
@@ -39,7 +41,8 @@ struct create {
 	char **url;
 	size_t url_cnt;
 
-	char *dir; /* of the volume */
+	char *home; /* the state directory */
+	char *dir;  /* of the volume, in it */
 	char *kit_path;
 	struct place *place;
 	size_t cnt;
@@ -47,57 +50,72 @@ struct create {
 	char *pass;
 	struct kit *kit;
 	struct owner *owner;
+	int home_fd; /* the lock of the state directory; -1 */
+	bool trial; /* no --node: all below dir */
 	bool made_dir, made_kit;
 };
 
 /* --- checks: nothing is written --- */
 
-/* The canonical form of a path of which the end need not be there. */
-static char *resolve(const char *path, bool *there)
+/* 1 when something is in the directory (its name in *what), 0 when not, or -errno. */
+static int holds(const char *path, char what[NAME_MAX + 1])
 {
-	char *whole = realpath(path, NULL), *copy, *slash, *above, *out = NULL;
-	bool above_there;
+	DIR *d = opendir(path);
+	struct dirent *e;
+	int found = 0;
 
-	*there = whole != NULL;
-	if (whole || errno != ENOENT)
-		return whole;
-	copy = strdup(path);
-	slash = copy ? strrchr(copy, '/') : NULL;
-	if (!slash || slash == copy) {
-		free(copy);
-		return strdup(path);
+	if (!d)
+		return -errno;
+	while (!found && (e = readdir(d))) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
+		    !strcmp(e->d_name, "lost+found"))
+			continue;
+		found = 1;
+		snprintf(what, NAME_MAX + 1, "%s", e->d_name);
 	}
-	*slash = 0;
-	above = resolve(copy, &above_there);
-	if (above && asprintf(&out, "%s/%s", strcmp(above, "/") ? above : "", slash + 1) < 0)
-		out = NULL;
-	free(above);
-	free(copy);
-	return out;
+	closedir(d);
+	return found;
 }
 
 static int check_dir(const struct place *p)
 {
-	struct dirent *e;
-	int status = 0;
+	char what[NAME_MAX + 1];
+	int err = holds(p->path, what);
 
-	if (!p->there)
-		return 0;
-	DIR *d = opendir(p->path);
-	if (!d)
-		return cmd_fail(CMD, "node %s: %s", p->url, strerror(errno));
-	while (!status && (e = readdir(d)))
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") &&
-		    strcmp(e->d_name, "lost+found"))
-			status = cmd_fail(
-				CMD,
+	if (err < 0)
+		return cmd_fail(CMD, "node %s: %s", p->url, strerror(-err));
+	if (err)
+		return cmd_fail(CMD,
 				"node %s is not empty (it holds %s): give an empty or new "
 				"directory",
-				p->url, e->d_name);
-	closedir(d);
-	if (!status && access(p->path, R_OK | W_OK | X_OK) < 0)
-		status = cmd_fail(CMD, "node %s cannot be written to: %s", p->url,
+				p->url, what);
+	if (access(p->path, R_OK | W_OK | X_OK) < 0)
+		return cmd_fail(CMD, "node %s cannot be written to: %s", p->url,
+				strerror(errno));
+	return 0;
+}
+
+/* Above a node that is to be made: a typing error there would make a tree. */
+static int check_above(const struct place *p)
+{
+	char *above = strdup(p->path), *slash;
+	struct stat st;
+	int status = 0;
+
+	if (!above)
+		return cmd_fail(CMD, "out of memory");
+	slash = strrchr(above, '/');
+	slash[slash == above] = 0;
+	if (lstat(p->path, &st) == 0)
+		status = cmd_fail(CMD, "node %s is a link to what is not there", p->url);
+	else if (access(above, F_OK) < 0 && errno == ENOENT)
+		status = cmd_fail(CMD,
+				  "node %s: %s is not there: make it, or mount the disk first",
+				  p->url, above);
+	else if (access(above, W_OK | X_OK) < 0)
+		status = cmd_fail(CMD, "node %s cannot be made in %s: %s", p->url, above,
 				  strerror(errno));
+	free(above);
 	return status;
 }
 
@@ -125,6 +143,7 @@ static int check_node(struct create *c, const char *url)
 	if (err)
 		return cmd_usage(CMD, "%s", log_last());
 	p->url = strdup(canon);
+	p->fd = -1;
 	if (!p->url)
 		return cmd_fail(CMD, "out of memory");
 	c->cnt++;
@@ -135,9 +154,14 @@ static int check_node(struct create *c, const char *url)
 		return 0;
 	}
 	canon[strcspn(canon, "?")] = 0;
-	p->path = resolve(canon + 4, &p->there);
+	p->path = config_resolve(canon + 4, &p->there);
 	if (!p->path)
 		return cmd_fail(CMD, "node %s: %s", p->url, strerror(errno));
+	if (!c->trial && (within(c->home, p->path) || within(p->path, c->home)))
+		return cmd_usage(CMD,
+				 "node %s and the state directory %s: one lies within the "
+				 "other; a node is a place of its own",
+				 p->url, c->home);
 	for (size_t i = 0; i + 1 < c->cnt; i++) {
 		const struct place *q = &c->place[i];
 
@@ -150,7 +174,7 @@ static int check_node(struct create *c, const char *url)
 			return cmd_usage(CMD, "nodes %s and %s: one lies within the other",
 					 q->url, p->url);
 	}
-	return check_dir(p);
+	return p->there ? check_dir(p) : c->trial ? 0 : check_above(p);
 }
 
 static int check_shape(struct create *c)
@@ -210,6 +234,16 @@ static int check_kit_path(struct create *c)
 			c->kit_path = NULL;
 		return c->kit_path ? 0 : cmd_fail(CMD, "out of memory");
 	}
+	if (!*c->kit_file)
+		return cmd_usage(CMD, "--kit needs a file");
+	for (const char *s = c->kit_file; *s; s++)
+		if ((unsigned char)*s < 0x20 || *s == 0x7f)
+			return cmd_usage(CMD, "kit %s: its name holds a control character",
+					 c->kit_file);
+	json_t *text = json_string(c->kit_file);
+	json_decref(text);
+	if (!text)
+		return cmd_usage(CMD, "kit %s: its name is not UTF-8", c->kit_file);
 	above = strdup(c->kit_file);
 	if (!above)
 		return cmd_fail(CMD, "out of memory");
@@ -244,6 +278,41 @@ static int check_kit_path(struct create *c)
 	return status;
 }
 
+/* One create or recover at a time in a state directory; kept until this process ends. */
+static int lock_home(struct create *c)
+{
+	if (c->home_fd >= 0)
+		return 0;
+	int err = making_lock(c->home, &c->home_fd);
+	if (err == -EAGAIN)
+		return log_fail(err,
+				"another create or recover is at work in %s: wait for its end",
+				c->home);
+	return err ? log_fail(err, "%s: %s", c->home, strerror(-err)) : 0;
+}
+
+/* The name is taken, but maybe only by a create that was killed. */
+static int clear_dir(struct create *c)
+{
+	char file[PATH_MAX];
+
+	snprintf(file, sizeof file, "%s/volume.json", c->dir);
+	if (access(file, F_OK) == 0)
+		return cmd_fail(CMD, "the volume %s exists already: choose another name",
+				c->name);
+	int err = lock_home(c);
+	if (err)
+		return cmd_fail_last(CMD, err);
+	err = making_undo(c->dir);
+	/* A prompt that nobody answers must not keep others out. */
+	close(c->home_fd);
+	c->home_fd = -1;
+	if (!err)
+		return 0;
+	return cmd_fail(CMD, "%s is there but holds no volume: remove it, or choose another name",
+			c->dir);
+}
+
 static int check(struct create *c)
 {
 	struct stat st;
@@ -252,23 +321,16 @@ static int check(struct create *c)
 	int err = config_path(c->name, &c->dir);
 	if (err == -EINVAL)
 		return cmd_usage(CMD, "%s", log_last());
+	if (!err)
+		err = config_home(&c->home);
 	if (err)
 		return cmd_fail_last(CMD, err);
-	if (lstat(c->dir, &st) == 0) {
-		char file[PATH_MAX];
-
-		snprintf(file, sizeof file, "%s/volume.json", c->dir);
-		if (access(file, F_OK) == 0)
-			return cmd_fail(CMD,
-					"the volume %s exists already: choose another name",
-					c->name);
-		return cmd_fail(
-			CMD,
-			"%s is there but holds no volume, as an interrupted create leaves "
-			"it: remove it, or choose another name",
-			c->dir);
-	}
-	if (!c->url_cnt)
+	if (lstat(c->dir, &st) == 0)
+		status = clear_dir(c);
+	if (status)
+		return status;
+	c->trial = !c->url_cnt;
+	if (c->trial)
 		status = trial_nodes(c);
 	c->place = calloc(HF_MAX(c->url_cnt, (size_t)1), sizeof *c->place);
 	if (!status && !c->place)
@@ -286,30 +348,75 @@ static int check(struct create *c)
 
 /* --- making it --- */
 
-static int make_dirs(struct create *c)
+static int write_down(const struct create *c)
 {
-	int err;
+	struct making_node *node = calloc(c->cnt, sizeof *node);
+	size_t cnt = 0;
 
-	if (mkdir(c->dir, 0700) < 0)
-		return log_fail(-errno, "%s: %s", c->dir, strerror(errno));
-	c->made_dir = true;
-	for (size_t i = 0; i < c->cnt; i++) {
-		struct place *p = &c->place[i];
+	if (!node)
+		return log_fail(-ENOMEM, "out of memory");
+	for (size_t i = 0; i < c->cnt; i++)
+		if (c->place[i].path)
+			node[cnt++] = (struct making_node){
+				(uint16_t)(i + 1), c->place[i].path, !c->place[i].there};
+	int err = making_write(c->dir, c->kit->vol, c->kit_path, node, cnt);
+	free(node);
+	return err;
+}
 
-		if (!p->path || p->there)
-			continue;
-		if (c->url_cnt && within(c->dir, p->path)) {
-			err = mkdir_all(p->path, 0700);
-		} else {
-			/* Above it a typing error would make a tree: it must be there. */
-			err = mkdir(p->path, 0700) < 0 ? -errno : 0;
-		}
+static int make_place(struct create *c, struct place *p)
+{
+	char what[NAME_MAX + 1];
+	int err = 0;
+
+	if (!p->path)
+		return 0;
+	if (!p->there) {
+		/* Only in the volume's own directory is what is above it made too. */
+		err = within(c->dir, p->path)	   ? mkdir_all(p->path, 0700)
+		      : mkdir(p->path, 0700) < 0 ? -errno
+						 : 0;
 		if (err)
 			return log_fail(err, "node %s cannot be made: %s", p->url,
 					strerror(-err));
 		p->made = true;
 	}
-	return 0;
+	err = making_lock(p->path, &p->fd);
+	if (err == -EAGAIN)
+		return log_fail(err, "node %s: another create is at work on it", p->url);
+	/* It was empty, but that was before the lock. */
+	if (!err)
+		err = holds(p->path, what);
+	if (err > 0)
+		err = log_fail(-ENOTEMPTY, "node %s is not empty any more: it holds %s", p->url,
+			       what);
+	else if (err)
+		log_fail(err, "node %s: %s", p->url, strerror(-err));
+	if (err && p->fd >= 0) {
+		close(p->fd);
+		p->fd = -1;
+	}
+	return err;
+}
+
+static int make_dirs(struct create *c)
+{
+	char *home;
+	int err = config_home_make(&home);
+
+	if (err)
+		return err;
+	free(home);
+	err = lock_home(c);
+	if (err)
+		return err;
+	if (mkdir(c->dir, 0700) < 0)
+		return log_fail(-errno, "%s: %s", c->dir, strerror(errno));
+	c->made_dir = true;
+	err = write_down(c);
+	for (size_t i = 0; i < c->cnt && !err; i++)
+		err = make_place(c, &c->place[i]);
+	return err;
 }
 
 static int make_config(struct create *c, const struct rec_device *d, struct config **out)
@@ -346,7 +453,6 @@ static int mark_nodes(struct create *c, struct volume *v)
 		if (err)
 			return log_fail(err, "node %s cannot be made one: %s", c->place[i].url,
 					strerror(-err));
-		c->place[i].marked = true;
 	}
 	int n = volume_verify(v, now_ms() + NODE_MS);
 	if (n >= 0 && (size_t)n < v->node_cnt)
@@ -547,6 +653,8 @@ static int make(struct create *c)
 		err = check_interrupt();
 	if (!err)
 		err = config_save(cfg);
+	if (!err)
+		making_done(c->dir);
 	char why[1024];
 	snprintf(why, sizeof why, "%s", log_last());
 	int err2 = drive_close(s);
@@ -556,29 +664,14 @@ static int make(struct create *c)
 /* Everything this run made goes again, in places that were empty or absent before it. */
 static void undo(struct create *c)
 {
-	static const char *const ours[] = {"v", "s", "l", "tmp"};
-	char path[PATH_MAX];
-
 	for (size_t i = 0; i < c->cnt; i++) {
 		const struct place *p = &c->place[i];
 
-		if (!p->path || !(p->made || p->marked))
+		if (p->fd < 0)
 			continue;
-		if (p->made) {
-			cmd_remove_tree(p->path);
-			continue;
-		}
-		DIR *d = opendir(p->path);
-		struct dirent *e;
-		while (d && (e = readdir(d)))
-			for (size_t n = 0; n < sizeof ours / sizeof *ours; n++)
-				if (!strcmp(e->d_name, ours[n])) {
-					snprintf(path, sizeof path, "%s/%s", p->path,
-						 e->d_name);
-					cmd_remove_tree(path);
-				}
-		if (d)
-			closedir(d);
+		making_clear_node(p->path);
+		if (p->made)
+			rmdir(p->path);
 	}
 	if (c->made_kit)
 		unlink(c->kit_path);
@@ -614,7 +707,12 @@ static void create_release(struct create *c)
 	for (size_t i = 0; i < c->cnt; i++) {
 		free(c->place[i].url);
 		free(c->place[i].path);
+		if (c->place[i].fd >= 0)
+			close(c->place[i].fd);
 	}
+	if (c->home_fd >= 0)
+		close(c->home_fd);
+	free(c->home);
 	free(c->place);
 	free(c->dir);
 	free(c->kit_path);
@@ -694,7 +792,7 @@ static int take_args(struct create *c, int argc, char **argv)
 
 int cmd_create(int argc, char **argv)
 {
-	struct create c = {0};
+	struct create c = {.home_fd = -1};
 
 	int status = take_args(&c, argc, argv);
 	int err = status ? 0 : keys_global_init();

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "cache/store.h"
+#include "fs/making.h"
 #include "fs/prompt.h"
 #include "fs/tree.h"
 #include "net/kit.h"
@@ -29,6 +30,16 @@ struct found {
 	bool given; /* by --node: it holds against the kit and the header */
 };
 
+/*
+ * ^C: everything local goes again and the process ends at once, whatever it waits for; but
+ * not between the new header and the name, where little is left to do.
+ */
+struct interrupt {
+	pthread_mutex_t lock;
+	char *tmp;	/* guarded by lock, as finishing */
+	bool finishing;
+};
+
 struct recover {
 	const char *kit_file, *name, *pass_file, *kit_pass_file, *credentials;
 	bool no_pass, json;
@@ -37,6 +48,8 @@ struct recover {
 
 	char *dir, *tmp;
 	bool made_tmp;
+	int home_fd; /* the lock of the state directory; -1 */
+	struct interrupt *stop;
 	char *pass;
 	struct kit *kit;
 	struct owner *owner;
@@ -427,11 +440,28 @@ static void remove_leftovers(const char *home, const char *name)
 
 static int make_tmp(struct recover *r)
 {
+	struct stat st;
 	char *home;
 
-	int err = config_home(&home);
+	int err = config_home_make(&home);
 	if (err)
 		return err;
+	err = making_lock(home, &r->home_fd);
+	if (err) {
+		if (err == -EAGAIN)
+			log_fail(err,
+				 "another create or recover is at work in %s: wait for its "
+				 "end",
+				 home);
+		else
+			log_fail(err, "%s: %s", home, strerror(-err));
+		free(home);
+		return err;
+	}
+	if (lstat(r->dir, &st) == 0) {
+		free(home);
+		return log_fail(-EEXIST, "%s exists already on this machine", r->name);
+	}
 	remove_leftovers(home, r->name);
 	if (asprintf(&r->tmp, "%s/.%s.recover-%d", home, r->name, (int)getpid()) < 0) {
 		r->tmp = NULL;
@@ -441,17 +471,65 @@ static int make_tmp(struct recover *r)
 	if (err)
 		return err;
 	cmd_remove_tree(r->tmp);
-	if (mkdir(r->tmp, 0700) < 0)
-		return log_fail(-errno, "%s: %s", r->tmp, strerror(errno));
-	r->made_tmp = true;
-	return 0;
+	pthread_mutex_lock(&r->stop->lock);
+	if (mkdir(r->tmp, 0700) < 0) {
+		err = log_fail(-errno, "%s: %s", r->tmp, strerror(errno));
+	} else {
+		r->made_tmp = true;
+		r->stop->tmp = r->tmp;
+	}
+	pthread_mutex_unlock(&r->stop->lock);
+	return err;
 }
 
 static int give_name(struct recover *r)
 {
-	if (rename(r->tmp, r->dir) < 0)
-		return log_fail(-errno, "%s cannot be made: %s", r->dir, strerror(errno));
-	r->made_tmp = false;
+	pthread_mutex_lock(&r->stop->lock);
+	int err = rename(r->tmp, r->dir) < 0 ? -errno : 0;
+	if (!err) {
+		r->made_tmp = false;
+		r->stop->tmp = NULL;
+	}
+	pthread_mutex_unlock(&r->stop->lock);
+	return err ? log_fail(err, "%s cannot be made: %s", r->dir, strerror(-err)) : 0;
+}
+
+static void *interrupt_main(void *arg)
+{
+	struct interrupt *s = arg;
+	sigset_t set;
+	int sig;
+
+	cmd_interrupt_set(&set);
+	while (!sigwait(&set, &sig)) {
+		pthread_mutex_lock(&s->lock);
+		if (!s->finishing) {
+			/* The others may still be making files in it. */
+			for (int i = 0; s->tmp && i < 100 && cmd_remove_tree(s->tmp); i++)
+				;
+			cmd_fail(CMD, "interrupted: what was made here is removed again; "
+				      "recover can be run again");
+			_exit(EXIT_FAILED);
+		}
+		pthread_mutex_unlock(&s->lock);
+	}
+	return NULL;
+}
+
+/* Before any other thread is there, which then has the signals blocked as well. */
+static int watch_interrupts(struct recover *r)
+{
+	static struct interrupt stop = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	pthread_t thread;
+	sigset_t set;
+
+	r->stop = &stop;
+	cmd_interrupt_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	int err = -pthread_create(&thread, NULL, interrupt_main, &stop);
+	if (err)
+		return log_fail(err, "no thread can be started: %s", strerror(-err));
+	pthread_detach(thread);
 	return 0;
 }
 
@@ -461,13 +539,14 @@ static int run(struct recover *r)
 	struct volume *v = NULL;
 	struct keys *keys = NULL;
 
-	int err = gather_nodes(r);
+	/* First the lock: two that take the same drive over must not both begin. */
+	int err = make_tmp(r);
+	if (!err)
+		err = gather_nodes(r);
 	if (!err)
 		err = fetch_header(r);
 	if (!err)
 		err = open_header(r, &keys);
-	if (!err)
-		err = make_tmp(r);
 	if (!err)
 		err = make_config(r, &cfg);
 	if (!err)
@@ -482,6 +561,9 @@ static int run(struct recover *r)
 		err = add_device(r, v->keys);
 	if (!err)
 		err = save_local(r, cfg, v->keys);
+	pthread_mutex_lock(&r->stop->lock);
+	r->stop->finishing = true;
+	pthread_mutex_unlock(&r->stop->lock);
 	if (!err)
 		err = put_header(r, v);
 	if (!err)
@@ -581,7 +663,7 @@ static int take_args(struct recover *r, int argc, char **argv)
 
 int cmd_recover(int argc, char **argv)
 {
-	struct recover r = {0};
+	struct recover r = {.home_fd = -1};
 
 	int status = take_args(&r, argc, argv);
 	if (!status)
@@ -594,12 +676,16 @@ int cmd_recover(int argc, char **argv)
 		if (!err)
 			err = unlock(&r);
 		if (!err)
+			err = watch_interrupts(&r);
+		if (!err)
 			err = run(&r);
 		if (err)
 			status = cmd_fail_last(CMD, err);
 	}
 	if (r.made_tmp)
 		cmd_remove_tree(r.tmp);
+	if (r.home_fd >= 0)
+		close(r.home_fd);
 	if (!status)
 		status = report(&r);
 	for (size_t i = 0; i < r.node_cnt; i++)

@@ -33,15 +33,44 @@ int config_check_name(const char *name)
 
 /* --- places --- */
 
-int config_home(char **out)
+char *config_resolve(const char *path, bool *there)
+{
+	char *whole = realpath(path, NULL), *copy, *slash, *above, *out = NULL;
+	bool above_there;
+	size_t len;
+
+	*there = whole != NULL;
+	if (whole || errno != ENOENT)
+		return whole;
+	copy = strdup(path);
+	for (len = copy ? strlen(copy) : 0; len > 1 && copy[len - 1] == '/'; len--)
+		copy[len - 1] = 0;
+	slash = copy ? strrchr(copy, '/') : NULL;
+	if (!slash || slash == copy)
+		return copy;
+	*slash = 0;
+	above = config_resolve(copy, &above_there);
+	if (above && asprintf(&out, "%s/%s", strcmp(above, "/") ? above : "", slash + 1) < 0)
+		out = NULL;
+	free(above);
+	free(copy);
+	return out;
+}
+
+static int home_path(char **out)
 {
 	const char *home = getenv("HOLDFAST_HOME"), *xdg = getenv("XDG_DATA_HOME");
 	const char *user = getenv("HOME");
-	char *path = NULL, *whole;
+	char *path = NULL, *cwd = NULL;
 	int n;
 
-	if (home && *home)
+	if (home && *home == '/')
 		n = asprintf(&path, "%s", home);
+	else if (home && *home && !(cwd = getcwd(NULL, 0)))
+		return log_fail(-errno, "HOLDFAST_HOME=%s: the working directory: %s", home,
+				strerror(errno));
+	else if (home && *home)
+		n = asprintf(&path, "%s/%s", cwd, home);
 	else if (xdg && *xdg == '/')
 		n = asprintf(&path, "%s/holdfast", xdg);
 	else if (user && *user == '/')
@@ -50,21 +79,47 @@ int config_home(char **out)
 		return log_fail(-ENOENT,
 				"neither HOLDFAST_HOME, XDG_DATA_HOME nor HOME says where "
 				"volumes are kept: set HOLDFAST_HOME");
-	if (n < 0)
-		return log_fail(-ENOMEM, "out of memory");
-	int err = mkdir_all(path, 0700);
+	free(cwd);
+	*out = path;
+	return n < 0 ? log_fail(-ENOMEM, "out of memory") : 0;
+}
+
+int config_home(char **out)
+{
+	struct stat st;
+	bool there;
+	char *path;
+	int err = home_path(&path);
+
+	if (err)
+		return err;
+	*out = config_resolve(path, &there);
+	err = *out ? 0 : -errno;
+	if (!err && there && stat(*out, &st) == 0 && !S_ISDIR(st.st_mode))
+		err = -ENOTDIR;
 	if (err) {
+		log_fail(err, "the state directory %s: %s: set HOLDFAST_HOME to another place",
+			 path, strerror(-err));
+		free(*out);
+		*out = NULL;
+	}
+	free(path);
+	return err;
+}
+
+int config_home_make(char **out)
+{
+	char *path;
+	int err = home_path(&path);
+
+	if (err)
+		return err;
+	err = mkdir_all(path, 0700);
+	if (err)
 		log_fail(err, "%s cannot be made: %s: set HOLDFAST_HOME to another place", path,
 			 strerror(-err));
-		free(path);
-		return err;
-	}
-	whole = realpath(path, NULL);
-	if (!whole)
-		err = log_fail(-errno, "%s: %s", path, strerror(errno));
 	free(path);
-	*out = whole;
-	return err;
+	return err ? err : config_home(out);
 }
 
 int config_path(const char *name, char **dir_out)
@@ -105,9 +160,9 @@ int config_list(int (*cb)(void *arg, const char *name), void *arg)
 	if (err)
 		return err;
 	DIR *d = opendir(home);
-	if (!d)
+	if (!d && errno != ENOENT)
 		err = log_fail(-errno, "%s: %s", home, strerror(errno));
-	while (!err && (e = readdir(d))) {
+	while (d && !err && (e = readdir(d))) {
 		char file[NAME_MAX + 16];
 
 		if (*e->d_name == '.' || *e->d_name == '-' || strlen(e->d_name) > 63)

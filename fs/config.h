@@ -27,7 +27,11 @@ struct config {
 };
 /* 1..63 of [A-Za-z0-9._-], not starting with '.' or '-': 0 or -EINVAL with a log line. */
 int config_check_name(const char *name);
-int config_home(char **out); /* malloc'ed; made with mode 0700 when absent */
+/* malloc'ed, absolute; looking at it makes nothing.  _make: made with mode 0700 when absent. */
+int config_home(char **out);
+int config_home_make(char **out);
+/* The canonical form of a path of which the end need not be there; NULL with errno. */
+char *config_resolve(const char *path, bool *there);
 int config_path(const char *name, char **dir_out);
 int config_load(const char *name,
 		struct config **out); /* -ENOENT: no such volume (says which exist) */

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "cache/member.h"
@@ -17,6 +18,17 @@
 #define IDLE_NO_NODES_MS 10000
 #define FSYNC_MS	 60000
 #define LOCK_S		 5
+
+/* Who can read a key file without passphrase can read the drive. */
+static void warn_of_mode(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0 && st.st_mode & 077)
+		fprintf(stderr,
+			"holdfast: warning: the key file %s can be read by others: chmod 600\n",
+			path);
+}
 
 static int keys_unusable(const char *path, int err)
 {
@@ -40,6 +52,8 @@ int drive_keys(const struct config *cfg, const char *pass_file, struct keys **ou
 	int needs = keys_needs_pass(path);
 	if (needs < 0)
 		err = keys_unusable(path, needs);
+	if (!needs)
+		warn_of_mode(path);
 	if (needs == 1) {
 		snprintf(what, sizeof what, "Passphrase of %s", cfg->name);
 		err = prompt_pass(pass_file, what, false, &pass);
@@ -120,6 +134,18 @@ static void wait_for_lock(const struct config *cfg)
 	close(fd);
 }
 
+/* A new one in its place would show an empty drive.  While create works none is there yet. */
+static bool database_missing(const struct config *cfg)
+{
+	char *json = config_file(cfg, "volume.json"), *db = config_file(cfg, "meta.db");
+	bool missing = json && db && access(json, F_OK) == 0 && access(db, F_OK) < 0 &&
+		       errno == ENOENT;
+
+	free(json);
+	free(db);
+	return missing;
+}
+
 int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 	       const struct store_opts *so)
 {
@@ -136,7 +162,7 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 	pthread_cond_init(&d->idle, NULL);
 	mine.dir = cfg->dir;
 	wait_for_lock(cfg);
-	int err = store_open(&d->st, &mine);
+	int err = database_missing(cfg) ? -EBADMSG : store_open(&d->st, &mine);
 	if (err == -EBUSY)
 		log_fail(err,
 			 "%s is in use by another process: it is mounted, or a command is at "
@@ -144,7 +170,7 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 			 cfg->name);
 	if (err == -EBADMSG)
 		log_fail(err,
-			 "the database of %s is damaged: holdfast fsck %s --rebuild makes it "
+			 "the database of %s is damaged or missing: holdfast fsck %s --rebuild makes it "
 			 "anew "
 			 "from the nodes and keeps everything that is here",
 			 cfg->name, cfg->name);
@@ -212,6 +238,7 @@ int drive_start(struct drive *d, int64_t verify_ms)
 	memcpy(po.owner_pk, d->cfg->owner_ed_pk, sizeof po.owner_pk);
 	for (size_t i = 0; i < po.device_cnt; i++) {
 		po.devices[i].number = d->cfg->devices[i].number;
+		po.devices[i].retired = d->cfg->devices[i].role == 3;
 		memcpy(po.devices[i].ed_pk, d->cfg->devices[i].ed_pk,
 		       sizeof po.devices[i].ed_pk);
 	}

@@ -44,6 +44,25 @@ static int check_domain(const char *url, const char *q)
 	return 0;
 }
 
+/* Well-formed as RFC 3629 has it: addresses are kept as JSON text. */
+static bool utf8(const char *s)
+{
+	const uint8_t *c = (const uint8_t *)s;
+
+	while (*c) {
+		unsigned more = *c < 0x80 ? 0 : *c < 0xc2 ? 9 : *c < 0xe0 ? 1 : *c < 0xf0 ? 2 : 3;
+
+		if (more == 9 || *c > 0xf4 || (*c == 0xe0 && c[1] < 0xa0) ||
+		    (*c == 0xed && c[1] > 0x9f) || (*c == 0xf0 && c[1] < 0x90) ||
+		    (*c == 0xf4 && c[1] > 0x8f))
+			return false;
+		for (c++; more; more--, c++)
+			if ((*c & 0xc0) != 0x80)
+				return false;
+	}
+	return true;
+}
+
 int node_check_url(const char *url, char *canon)
 {
 	size_t len = strlen(url);
@@ -55,6 +74,8 @@ int node_check_url(const char *url, char *canon)
 		if ((unsigned char)*c < 0x20 || *c == 0x7f)
 			return log_fail(-EINVAL, "node address \"%s\" holds a control character",
 					url);
+	if (!utf8(url))
+		return log_fail(-EINVAL, "node address \"%s\" is not UTF-8", url);
 	if (!strncmp(url, "s3+", 3) || !strncmp(url, "dav+", 4))
 		return log_fail(-EINVAL, "node %s: this kind of node is not supported by this "
 				"version; dir:/absolute/path is", url);

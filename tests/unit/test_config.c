@@ -43,6 +43,11 @@ static void home_order(void **state)
 	assert_int_equal(config_home(&got), 0);
 	snprintf(want, sizeof want, "%s/.local/share/holdfast", home);
 	assert_string_equal(got, want);
+	/* Looking for it makes nothing. */
+	assert_int_equal(stat(got, &st), -1);
+	free(got);
+	assert_int_equal(config_home_make(&got), 0);
+	assert_string_equal(got, want);
 	assert_int_equal(stat(got, &st), 0);
 	assert_int_equal(st.st_mode & 07777, 0700);
 	free(got);
