@@ -3,6 +3,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -21,6 +24,15 @@ struct mount_args {
 };
 
 /* --- options --- */
+
+/* Root's mount is a disk like any other; a user's is that user's, as libfuse has it. */
+static struct mount_args defaults(void)
+{
+	bool root = geteuid() == 0;
+
+	return (struct mount_args){
+		.o.fs = {.allow_other = root, .dev = root, .suid = root}};
+}
 
 static bool parse_size(const char *s, uint64_t *out)
 {
@@ -50,8 +62,8 @@ static bool for_others(const char *opt)
 {
 	static const char *const word[] = {"_netdev", "nofail",	  "user",  "users",
 					   "owner",   "group",	  "auto",  "noauto",
-					   "nouser",  "rw",	  "exec",  "nodev",
-					   "nosuid",  "defaults", "async", "relatime"};
+					   "nouser",  "silent",  "loud",	   "defaults", "async",
+					   "atime",   "relatime", "diratime", "nodiratime"};
 
 	for (size_t i = 0; i < sizeof word / sizeof *word; i++)
 		if (!strcmp(opt, word[i]))
@@ -82,6 +94,9 @@ static int one_option(struct mount_args *a, char *opt)
 		a->o.fs.noatime = true;
 	} else if (!strcmp(opt, "allow_other")) {
 		a->o.fs.allow_other = true;
+	} else if (!strcmp(opt, "allow_root")) {
+		return cmd_usage("mount", "allow_root is not supported: allow_other lets root "
+					  "and all others in, as the files' modes say");
 	} else if (!strcmp(opt, "debug")) {
 		a->o.fs.debug = true;
 	} else if (!strcmp(opt, "dev")) {
@@ -94,9 +109,10 @@ static int one_option(struct mount_args *a, char *opt)
 		a->o.fs.dev = false;
 	} else if (!strcmp(opt, "nosuid")) {
 		a->o.fs.suid = false;
+	} else if (!strcmp(opt, "exec")) {
+		a->o.fs.noexec = false;
 	} else if (!strcmp(opt, "noexec")) {
-		a->o.noexec = true;
-		return only_root(opt);
+		a->o.fs.noexec = true;
 	} else if (!strncmp(opt, "cache_size=", 11)) {
 		if (!parse_size(value, &a->o.cache_size) || !a->o.cache_size)
 			return cmd_usage("mount",
@@ -150,13 +166,12 @@ static int take_options(struct mount_args *a, const char *list)
  */
 static int check_not_mounted(const struct config *cfg)
 {
-	json_t *ping = json_pack("{s:s}", "cmd", "ping"),
-	       *hurry = json_pack("{s:s}", "cmd", "hurry");
+	json_t *hurry = json_pack("{s:s}", "cmd", "hurry");
 	json_t *answer = NULL, *ok = NULL;
 	pid_t pid = 0;
 	int fd = -1, status = 0;
 
-	int err = control_call_progress(cfg->dir, ping, 10000, NULL, NULL, &pid, &answer);
+	int err = cmd_ping(cfg->dir, &pid, &answer);
 	if (err && err != -ENOENT)
 		status = cmd_fail_last("mount", err);
 	if (!err && json_is_true(json_object_get(answer, "mounted")))
@@ -178,7 +193,6 @@ static int check_not_mounted(const struct config *cfg)
 		if (fd >= 0)
 			close(fd);
 	}
-	json_decref(ping);
 	json_decref(hurry);
 	json_decref(answer);
 	json_decref(ok);
@@ -251,7 +265,51 @@ static int check_empty(const char *path)
 	return status;
 }
 
-static int check_point(const char *dir, char **path)
+static bool within(const char *outer, const char *inner)
+{
+	size_t len = strlen(outer);
+
+	return !strncmp(outer, inner, len) && (inner[len] == '/' || !inner[len]);
+}
+
+/* What the drive itself needs must be neither below the mount point nor above it. */
+static int check_apart(const struct config *cfg, const char *point)
+{
+	char *home = NULL, *place;
+	int status = 0;
+
+	int err = config_home(&home);
+	if (err)
+		return cmd_fail_last("mount", err);
+	if (within(home, point))
+		status = cmd_fail("mount",
+				  "mount point %s lies in the state directory %s: choose "
+				  "another",
+				  point, home);
+	else if (within(point, home))
+		status = cmd_fail("mount",
+				  "mount point %s would hide the state directory %s: choose "
+				  "another",
+				  point, home);
+	free(home);
+	for (size_t i = 0; i < cfg->node_cnt && !status; i++) {
+		if (strncmp(cfg->node[i].url, "dir:", 4))
+			continue;
+		place = strdup(cfg->node[i].url + 4);
+		if (!place)
+			return cmd_fail("mount", "out of memory");
+		place[strcspn(place, "?")] = 0;
+		if (within(place, point) || within(point, place))
+			status = cmd_fail("mount",
+					  "mount point %s and node %s: one lies within the "
+					  "other; choose another mount point",
+					  point, cfg->node[i].url);
+		free(place);
+	}
+	return status;
+}
+
+static int check_point(const struct config *cfg, const char *dir, char **path)
 {
 	char name[64];
 	struct stat st;
@@ -275,7 +333,8 @@ static int check_point(const char *dir, char **path)
 		return cmd_fail("mount", "mount point %s: %s", *path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return cmd_fail("mount", "mount point %s is not a directory", *path);
-	return check_empty(*path);
+	int status = check_apart(cfg, *path);
+	return status ? status : check_empty(*path);
 }
 
 /* --- into the background --- */
@@ -330,6 +389,9 @@ static int background(struct config *cfg, const struct mount_args *a)
 		/* After "ready" the pipe is closed, and the log has it. */
 		(void)!write(p[1], why, strlen(why));
 	}
+#ifdef __SANITIZE_ADDRESS__
+	__lsan_do_leak_check(); /* which _exit does not */
+#endif
 	_exit(err ? EXIT_FAILED : EXIT_DONE);
 }
 
@@ -346,7 +408,7 @@ static int run(struct mount_args *a, const char *name, const char *dir)
 	if (!status)
 		status = check_fuse(a->o.fs.allow_other);
 	if (!status)
-		status = check_point(dir, &path);
+		status = check_point(cfg, dir, &path);
 	if (!status && asprintf(&source, MOUNT_SOURCE "%s", name) < 0) {
 		source = NULL;
 		status = cmd_fail("mount", "out of memory");
@@ -376,7 +438,7 @@ int cmd_mount(int argc, char **argv)
 {
 	static const struct option longs[] = {{"passphrase-file", required_argument, NULL, 'p'},
 					      {NULL, 0, NULL, 0}};
-	struct mount_args a = {0};
+	struct mount_args a = defaults();
 	int o, status = 0;
 
 	while (!status && (o = cmd_getopt(argc, argv, "fo:", longs)) != -1) {
@@ -400,7 +462,7 @@ int cmd_mount_helper(int argc, char **argv)
 {
 	static const struct option longs[] = {{NULL, 0, NULL, 0}};
 	static char as[] = "mount";
-	struct mount_args a = {0};
+	struct mount_args a = defaults();
 	const char *name;
 	int o, status = 0;
 

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/mount.h>
 #include <unistd.h>
 #include "cache/check.h"
 #include "fs/cmd.h"
@@ -229,14 +228,6 @@ static void last_publication(struct daemon *d)
 		log_info("all is published");
 }
 
-static int set_noexec(const char *dir)
-{
-	if (mount(NULL, dir, NULL, MS_BIND | MS_REMOUNT | MS_NOEXEC | MS_NOSUID | MS_NODEV,
-		  NULL) < 0)
-		return log_fail(-errno, "noexec cannot be set on %s: %s", dir, strerror(errno));
-	return 0;
-}
-
 static int serve(struct daemon *d, int ready_fd)
 {
 	int err = fs_mount(&d->fs, d->s->st, d->o->mountpoint, &d->o->fs);
@@ -244,10 +235,7 @@ static int serve(struct daemon *d, int ready_fd)
 	if (err)
 		return err;
 	d->serving = true;
-	if (d->o->noexec)
-		err = set_noexec(d->o->mountpoint);
-	if (!err)
-		err = drive_start(d->s, VERIFY_MS);
+	err = drive_start(d->s, VERIFY_MS);
 	if (!err)
 		err = control_start(&d->control, d->s->cfg->dir, handle, d);
 	if (!err) {

@@ -22,7 +22,7 @@ struct daemon_opts {
 	const char *pass_file;
 	uint64_t cache_size;
 	unsigned interval_ms;
-	bool fsync_remote, noexec;
+	bool fsync_remote;
 	struct fs_opts fs;
 };
 

@@ -18,6 +18,7 @@ struct fs_opts {
 	bool allow_other, read_only, debug;
 	bool noatime;	  /* else relatime semantics */
 	bool dev, suid;	  /* honour device nodes and set-id bits: only root may ask */
+	bool noexec;
 	unsigned threads; /* 0: 4 */
 };
 

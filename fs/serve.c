@@ -135,6 +135,8 @@ static int mount_options(const struct fs_opts *o, struct buf *b)
 		put_text(b, ",dev");
 	if (o->suid)
 		put_text(b, ",suid");
+	if (o->noexec)
+		put_text(b, ",noexec");
 	if (o->debug)
 		put_text(b, ",debug");
 	buf_u8(b, 0);
