@@ -14,6 +14,7 @@
 #define IDLE_WAL_PAGES 256
 #define FLUSH_SMALL    ((uint64_t)4 << 20)
 #define FLUSH_INODES   4096
+#define WRITE_COST     4096 /* of the WAL, for a statement */
 
 /* --- flush --- */
 
@@ -71,6 +72,10 @@ void store_pressure_locked(struct store *st)
 {
 	if (st->small_bytes > FLUSH_SMALL || st->dirty_cnt > st->dirty_left + FLUSH_INODES)
 		store_flush_locked(st, false);
+	/* Near the end of the disk a transaction must fit into the reserve, whatever it does. */
+	if (st->space_short && st->dbx->writes > st->space_reserve / WRITE_COST / 4 &&
+	    !store_flush_locked(st, false))
+		db_commit_locked(st, DB_CKPT_PASSIVE);
 }
 
 void store_pressure(struct store *st)
@@ -237,7 +242,7 @@ int store_commit(struct store *st)
 
 	pthread_mutex_lock(&st->meta);
 	/* The checkpoint is the commit thread's, unless there is none or it cannot follow. */
-	bool own = wal_large(st, st->running ? 4 : 1);
+	bool own = wal_large(st, st->running && !st->space_short ? 4 : 1);
 	int err = commit_group(st, ticket, own ? DB_CKPT_PASSIVE : DB_CKPT_NONE);
 	if (wal_large(st, 1))
 		pthread_cond_signal(&st->thread_cond);
@@ -251,6 +256,18 @@ int store_commit_all(struct store *st)
 	int err2 = store_commit(st);
 
 	return err ? err : err2;
+}
+
+int store_settle(struct store *st)
+{
+	uint64_t ticket = atomic_fetch_add(&st->commit_seq, 1) + 1;
+
+	pthread_mutex_lock(&st->meta);
+	/* Also when there is nothing new: the WAL gives back what it took. */
+	st->txn_dirty = true;
+	int err = commit_group(st, ticket, DB_CKPT_TRUNCATE);
+	pthread_mutex_unlock(&st->meta);
+	return err;
 }
 
 void store_commit_soon(struct store *st)

@@ -153,12 +153,16 @@ int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, 
 		/* Eviction may be faster than we are. */
 		while ((err = read_small_locked(st, in, buf, (size_t)(end - off), off)) > 0) {
 			pthread_mutex_unlock(&st->meta);
-			err = now_ms() < deadline_ms ? small_fetch(st, in, deadline_ms)
-						     : -ETIMEDOUT;
+			struct small_want want = {buf, off, (size_t)(end - off)};
+			err = small_fetch(st, in, deadline_ms, &want);
 			pthread_mutex_lock(&st->meta);
+			if (!err && now_ms() >= deadline_ms)
+				err = -ETIMEDOUT;
 			if (err)
 				break;
 		}
+		if (err == 1)
+			err = 0;
 		goto out;
 	}
 	err = datafile_load_locked(st, in);
@@ -354,7 +358,7 @@ int data_write_io(struct store *st, struct inode *in, const void *buf, size_t le
 			return write_large_io(st, in, buf, len, off, kill_priv);
 		if (todo <= 0)
 			return todo;
-		int err = todo == 1 ? small_fetch(st, in, deadline) : data_make_large(st, in);
+		int err = todo == 1 ? small_fetch(st, in, deadline, NULL) : data_make_large(st, in);
 		if (err && (todo == 1 || err != -EAGAIN))
 			return err;
 	}

@@ -154,8 +154,17 @@ int small_store_locked(struct store *st, uint64_t ino, const uint8_t *p, uint64_
 int small_delete_locked(struct store *st, uint64_t ino);
 /* If the cut in flight still needs the bytes as they are: keeps them in `capture`. */
 int small_capture_locked(struct store *st, struct inode *in);
-/* Gathers the contents of a small file that is not here; io held, meta not. */
-int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms);
+/*
+ * Gathers the contents of a small file that is not here; io held, meta not.  For a reader
+ * (want): copies the part it wants, 1, as a disk without space cannot keep them.  Else -ENOSPC.
+ */
+struct small_want {
+	void *buf;
+	uint64_t off;
+	size_t len;
+};
+int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms,
+		const struct small_want *want);
 
 /* --- data.c --- */
 

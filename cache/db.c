@@ -93,6 +93,7 @@ int store_step(struct store *st, sqlite3_stmt *s)
 		return -EIO;
 	int rc = sqlite3_step(s);
 	if (rc == SQLITE_ROW || rc == SQLITE_DONE) {
+		st->dbx->writes += writes;
 		if (writes && !st->txn_dirty) {
 			st->txn_dirty = true;
 			pthread_cond_signal(&st->thread_cond);
@@ -378,6 +379,9 @@ void db_close(struct store *st)
 		sqlite3_finalize(d->slot[i].s);
 	if (st->db && !sqlite3_get_autocommit(st->db))
 		exec(st, "ROLLBACK");
+	/* After a failure nothing is moved: the next start looks at what there is. */
+	if (st->db && st->failed)
+		sqlite3_db_config(st->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_close(st->db);
 	free(d->slot);
 	free(d);
@@ -386,6 +390,30 @@ void db_close(struct store *st)
 }
 
 /* --- the transaction --- */
+
+static uint64_t pages(struct store *st, const char *sql)
+{
+	sqlite3_stmt *s = store_stmt(st, sql);
+	uint64_t n = 0;
+
+	if (s && store_step(st, s) == 1)
+		n = (uint64_t)sqlite3_column_int64(s, 0);
+	if (s)
+		sqlite3_reset(s);
+	return n;
+}
+
+/* What the database will take of the disk, and what it could do without. */
+static void space_committed(struct store *st)
+{
+	uint64_t size = pages(st, "PRAGMA page_count") * DB_PAGE;
+	uint64_t unused = pages(st, "PRAGMA freelist_count") * DB_PAGE;
+	struct stat sb;
+
+	if (fstatat(st->dir_fd, "meta.db", &sb, 0))
+		sb.st_size = 0;
+	store_space_committed(st, size - HF_MIN(size, (uint64_t)sb.st_size), unused);
+}
 
 int db_commit_locked(struct store *st, enum db_checkpoint ckpt)
 {
@@ -417,14 +445,22 @@ int db_commit_locked(struct store *st, enum db_checkpoint ckpt)
 						       ? SQLITE_CHECKPOINT_TRUNCATE
 						       : SQLITE_CHECKPOINT_PASSIVE,
 					       NULL, NULL);
-		/* Somebody reads: then the next one gets further. */
-		if (rc && (rc & 0xff) != SQLITE_BUSY && (rc & 0xff) != SQLITE_LOCKED)
+		/*
+		 * Somebody reads: then the next one gets further.  Without space the WAL keeps
+		 * what it has; nothing is lost by that.
+		 */
+		if (rc && (rc & 0xff) != SQLITE_BUSY && (rc & 0xff) != SQLITE_LOCKED &&
+		    (rc & 0xff) != SQLITE_FULL)
 			return db_error(st, "checkpoint");
+		if ((rc & 0xff) == SQLITE_FULL)
+			log_warn("%s: no space to tidy the database up", st->dir);
 		log_debug("database: checkpoint of %d pages in %lld ms", d->wal_pages,
 			  (long long)(now_ms() - before));
 		if (!rc)
 			d->wal_pages = 0;
 	}
+	d->writes = 0;
+	space_committed(st);
 	sqlite3_stmt *begin = store_stmt(st, "BEGIN IMMEDIATE");
 	if (!begin)
 		return -EIO;

@@ -23,6 +23,7 @@ struct db {
 	size_t cap, cnt;
 	int wal_pages; /* after the last COMMIT */
 	int wal_limit; /* checkpoint beyond it */
+	uint64_t writes; /* statements that write, since the last COMMIT */
 };
 
 /*

@@ -216,7 +216,7 @@ int meta_create(struct store *st, uint64_t parent, const char *name, size_t len,
 	if (!err)
 		err = new_check(n);
 	if (!err)
-		err = store_space_for(st, NAME_SPACE);
+		err = store_space_rows(st, NAME_SPACE);
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
@@ -266,7 +266,7 @@ int meta_tmpfile(struct store *st, const struct meta_new *n, struct inode **out)
 
 	int err = S_ISREG(n->mode) ? new_check(n) : -EINVAL;
 	if (!err)
-		err = store_space_for(st, NAME_SPACE);
+		err = store_space_rows(st, NAME_SPACE);
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
@@ -295,7 +295,7 @@ int meta_link(struct store *st, struct inode *in, uint64_t parent, const char *n
 
 	int err = name_check(name, len);
 	if (!err)
-		err = store_space_for(st, NAME_SPACE);
+		err = store_space_rows(st, NAME_SPACE);
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
@@ -513,7 +513,7 @@ int meta_rename(struct store *st, uint64_t parent, const char *name, size_t len,
 	if (!err)
 		err = name_check(newname, newlen);
 	if (!err)
-		err = store_space_for(st, NAME_SPACE);
+		err = store_space_rows(st, NAME_SPACE);
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);

@@ -367,7 +367,7 @@ static int change_io(struct store *st, struct inode *in, const struct punch *p)
 		if (err <= 0)
 			return err;
 		bool fetch = err == 1;
-		err = fetch ? small_fetch(st, in, deadline) : data_make_large(st, in);
+		err = fetch ? small_fetch(st, in, deadline, NULL) : data_make_large(st, in);
 		if (err && (fetch || err != -EAGAIN))
 			return err;
 	}

@@ -58,6 +58,7 @@ int small_store_locked(struct store *st, uint64_t ino, const uint8_t *p, uint64_
 	if (!s)
 		return -EIO;
 	sqlite3_bind_blob64(s, 2, p, size, SQLITE_STATIC);
+	st->row_bytes += size;
 	return store_run(st, s);
 }
 
@@ -126,6 +127,7 @@ int small_capture_locked(struct store *st, struct inode *in)
 		sqlite3_bind_zeroblob(s, 2, 0);
 	else if (in->small)
 		sqlite3_bind_blob64(s, 2, in->small, in->size, SQLITE_STATIC);
+	st->row_bytes += in->size;
 	return store_run(st, s);
 }
 
@@ -195,7 +197,8 @@ static int gathered_add(void *arg, const struct extent *e)
 	return 0;
 }
 
-int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms)
+int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms,
+		const struct small_want *want)
 {
 	struct gathered g = {0};
 	int err;
@@ -213,15 +216,25 @@ int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms)
 	pthread_mutex_unlock(&st->meta);
 	for (size_t i = 0; i < g.cnt && !err; i++)
 		err = fetch_extent(st, &g.e[i], p + g.e[i].off, deadline_ms);
+	int space = err ? 0 : store_space_for(st, size);
 	pthread_mutex_lock(&st->meta);
 	if (!err && !(in->flags & (INODE_SMALL_HAVE | INODE_LARGE)) && in->size == size &&
 	    in->dchg == dchg && !in->gone) {
-		err = small_store_locked(st, in->ino, p, size);
-		if (!err) {
+		bool keep = !space && !st->failed;
+		if (keep)
+			err = small_store_locked(st, in->ino, p, size);
+		else if (!want)
+			err = space ? space : -EROFS;
+		if (keep && !err) {
 			struct account before = account_of(in);
 			in->flags |= INODE_SMALL_HAVE;
 			inode_mark_locked(st, in, 0);
 			account_settle_locked(st, in, before);
+		}
+		/* The reader has its bytes, whatever became of keeping them. */
+		if (want && want->off <= size && want->len <= size - want->off) {
+			memcpy(want->buf, p + want->off, want->len);
+			err = 1;
 		}
 	}
 	pthread_mutex_unlock(&st->meta);

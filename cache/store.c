@@ -15,7 +15,9 @@
 #define COMMIT_MS      1000
 #define NUMBER_BLOCK   65536
 #define RESERVE_MAX    ((uint64_t)128 << 20)
+#define RESERVE_MIN    ((uint64_t)16 << 20) /* unless it were more than a sixth */
 #define SPACE_FRESH_MS 200
+#define SETTLE_MS      50
 
 /* --- failure --- */
 
@@ -270,7 +272,8 @@ static int space_open(struct store *st)
 	if (fstatvfs(st->dir_fd, &v) < 0)
 		return log_fail(-errno, "%s: %s", st->dir, strerror(errno));
 	/* It must hold the WAL, the page cache of the database and what is not flushed. */
-	st->space_reserve = HF_MIN((uint64_t)v.f_blocks * v.f_frsize / 16, RESERVE_MAX);
+	uint64_t size = (uint64_t)v.f_blocks * v.f_frsize;
+	st->space_reserve = HF_MAX(HF_MIN(size / 16, RESERVE_MAX), HF_MIN(size / 6, RESERVE_MIN));
 	return 0;
 }
 
@@ -427,14 +430,40 @@ int store_close(struct store *st)
 
 /* --- space and figures --- */
 
-int store_space_for(struct store *st, uint64_t bytes)
+void store_space_committed(struct store *st, uint64_t grow, uint64_t unused)
+{
+	pthread_mutex_lock(&st->space);
+	st->space_rows = 0;
+	st->row_bytes = 0;
+	st->space_grow = grow;
+	st->space_free = unused;
+	st->space_ms = 0;
+	pthread_mutex_unlock(&st->space);
+}
+
+/*
+ * What has been accepted, and `more`, will take space: rows in the WAL, of which a part of the
+ * reserve is kept for them, and then in the database, unless it has unused pages.
+ */
+static uint64_t space_promised(const struct store *st, uint64_t more)
+{
+	uint64_t rows = st->small_bytes + st->row_bytes + st->space_rows + more;
+
+	return rows - HF_MIN(rows, st->space_reserve / 4) +
+	       (rows - HF_MIN(rows, st->space_free)) + st->space_grow;
+}
+
+static int space_try(struct store *st, uint64_t bytes, bool rows)
 {
 	int64_t now = now_ms();
+	bool large = bytes > SMALL_MAX; /* else it may be a small file's */
 	int err = 0;
 
 	pthread_mutex_lock(&st->space);
+	uint64_t promised = space_promised(st, large ? 0 : bytes);
+	uint64_t weight = large ? bytes : 0;
 	bool fresh = st->space_ms && now - st->space_ms < SPACE_FRESH_MS;
-	if (!fresh || st->space_taken + bytes > st->space_margin / 8) {
+	if (!fresh || st->space_taken + promised + weight > st->space_margin / 8) {
 		struct statvfs v;
 		if (fstatvfs(st->dir_fd, &v) < 0) {
 			err = -errno;
@@ -444,14 +473,44 @@ int store_space_for(struct store *st, uint64_t bytes)
 				avail > st->space_reserve ? avail - st->space_reserve : 0;
 			st->space_taken = 0;
 			st->space_ms = now;
+			st->space_short = st->space_margin < 4 * st->space_reserve;
 		}
 	}
-	if (!err && bytes > st->space_margin - HF_MIN(st->space_taken, st->space_margin))
+	uint64_t taken = st->space_taken + promised;
+	if (!err && (taken > st->space_margin || weight > st->space_margin - taken))
 		err = -ENOSPC;
-	if (!err)
+	if (!err && rows)
+		st->space_rows += bytes;
+	else if (!err)
 		st->space_taken += bytes;
 	pthread_mutex_unlock(&st->space);
 	return err;
+}
+
+static int space_for(struct store *st, uint64_t bytes, bool rows)
+{
+	int err = space_try(st, bytes, rows);
+
+	if (err != -ENOSPC)
+		return err;
+	/* Promises are counted with care: when they are kept there may be room. */
+	pthread_mutex_lock(&st->space);
+	int64_t now = now_ms();
+	bool worth = now - st->space_settled_ms >= SETTLE_MS;
+	if (worth)
+		st->space_settled_ms = now;
+	pthread_mutex_unlock(&st->space);
+	return worth && !store_settle(st) ? space_try(st, bytes, rows) : err;
+}
+
+int store_space_for(struct store *st, uint64_t bytes)
+{
+	return space_for(st, bytes, false);
+}
+
+int store_space_rows(struct store *st, uint64_t bytes)
+{
+	return space_for(st, bytes, true);
 }
 
 int store_figures(struct store *st, struct store_figures *out)

@@ -123,7 +123,8 @@ struct store {
 	uint64_t cut_epoch;	/* epoch of the cut in flight, 0 none */
 	uint64_t cut_pos;	/* small inodes up to this ino are packed already */
 	uint64_t next_ino, next_lid;
-	uint64_t small_bytes;	/* in-memory small contents not in rows */
+	_Atomic uint64_t small_bytes; /* in-memory small contents not in rows */
+	_Atomic uint64_t row_bytes;   /* contents written to rows since the last COMMIT */
 	/* Numbers below *_safe may be used: the database says so durably (see FORMAT.md). */
 	uint64_t ino_safe, ino_reserved, lid_safe, lid_reserved;
 	bool unclean;		/* the last stop was not a clean one; for data_open */
@@ -145,8 +146,13 @@ struct store {
 	} since[8];
 	unsigned since_cnt;
 	pthread_mutex_t space;
-	uint64_t space_reserve, space_margin, space_taken; /* guarded by space */
-	int64_t space_ms;
+	/*
+	 * Guarded by space.  rows: promised since the last COMMIT.  As of that: grow, what the
+	 * database takes when the WAL goes into it; free, pages in it that nothing uses.
+	 */
+	uint64_t space_reserve, space_margin, space_taken, space_rows, space_grow, space_free;
+	int64_t space_ms, space_settled_ms;
+	_Atomic bool space_short; /* the end of the disk is not far */
 	pthread_cond_t commit_cond;
 	pthread_t commit_thread;
 	bool running, stopping;
@@ -239,8 +245,17 @@ sqlite3_stmt *store_stmt(struct store *st, const char *sql);
 int store_step(struct store *st, sqlite3_stmt *s);
 int store_run(struct store *st, sqlite3_stmt *s); /* step to the end and reset; 0 or -EIO */
 
-/* -ENOSPC when `bytes` more on the local disk would eat the reserve (L6).  Cheap. */
+/*
+ * -ENOSPC when `bytes` more on the local disk would eat the reserve (L6).  Cheap, but for a
+ * COMMIT before it says no; so no lock but an inode->io may be held.  _rows: they are going to
+ * be rows, in the WAL and then in the database; counted until the next COMMIT.
+ */
 int store_space_for(struct store *st, uint64_t bytes);
+int store_space_rows(struct store *st, uint64_t bytes);
+/* Something is in the way to the disk, and what is free will be known better after this. */
+int store_settle(struct store *st);
+/* After a COMMIT; meta held; in bytes. */
+void store_space_committed(struct store *st, uint64_t grow, uint64_t unused);
 
 struct store_figures {
 	uint64_t unpublished_bytes, unpublished_files, cached_bytes, files;

@@ -209,7 +209,7 @@ static int set_args(struct store *st, const char *name, size_t len, int flags)
 	if (!err && (flags & ~(XATTR_CREATE | XATTR_REPLACE) ||
 		     flags == (XATTR_CREATE | XATTR_REPLACE)))
 		err = -EINVAL;
-	return err ? err : store_space_for(st, len + XATTR_SPACE);
+	return err ? err : store_space_rows(st, len + XATTR_SPACE);
 }
 
 int meta_setxattr(struct store *st, struct inode *in, const char *name, const void *v,
