@@ -22,6 +22,7 @@
 #define KIT_CAP	 (8u << 20)
 #define NODE_MS	 10000
 #define PROBE_MS 5000
+#define DEVICE_TRY 1000
 #define TRY_MORE 64 /* node numbers above the kit's that a given place is tried as */
 
 struct found {
@@ -57,6 +58,7 @@ struct recover {
 	size_t node_cnt;
 	struct buf head_bytes;
 	struct header head;
+	uint16_t device; /* this machine's */
 	unsigned answered;
 };
 
@@ -225,11 +227,30 @@ static int fetch_header(struct recover *r)
 	return err;
 }
 
+/*
+ * A number of its own, at random: two machines that recover the same drive at the same time
+ * read the same header and must not both take the next one.
+ */
+static int choose_device(const struct recover *r, uint16_t *out)
+{
+	for (int i = 0; i < DEVICE_TRY; i++) {
+		uint16_t number = (uint16_t)(1 + randombytes_uniform(UINT16_MAX - 1));
+		bool taken = false;
+
+		for (size_t d = 0; d < r->head.device_cnt; d++)
+			taken |= r->head.device[d].number == number;
+		*out = number;
+		if (!taken)
+			return 0;
+	}
+	return log_fail(-ENOSPC, "the volume has had all the devices it can have");
+}
+
 /* The volume key from the header's kit slot; then what only it can read: nodes, devices. */
 static int open_header(struct recover *r, struct keys **keys)
 {
 	uint8_t *vk = sodium_malloc(KEY_LEN);
-	uint32_t device = 0;
+	uint16_t device = 0;
 
 	*keys = NULL;
 	int err = vk ? kit_slot_open(r->owner, r->head.kit_slot, vk)
@@ -245,12 +266,10 @@ static int open_header(struct recover *r, struct keys **keys)
 		keys_free(*keys);
 		*keys = NULL;
 	}
-	for (size_t i = 0; i < r->head.device_cnt; i++)
-		device = HF_MAX(device, (uint32_t)r->head.device[i].number);
-	if (!err && device >= UINT16_MAX)
-		err = log_fail(-ENOSPC, "the volume has had all the devices it can have");
 	if (!err)
-		err = keys_adopt(keys, r->kit->vol, (uint16_t)(device + 1), vk);
+		err = choose_device(r, &device);
+	if (!err)
+		err = keys_adopt(keys, r->kit->vol, device, vk);
 	sodium_free(vk);
 	return err;
 }
@@ -341,25 +360,20 @@ static int check_nodes(struct recover *r, struct volume *v)
  */
 static int add_device(struct recover *r, const struct keys *keys)
 {
-	size_t n = r->head.device_cnt;
-	struct rec_device *more = reallocarray(r->head.device, n + 1, sizeof *more);
+	struct rec_device mine = {.number = keys_device(keys), .role = 1};
 	int err = 0;
 
-	if (!more)
-		return log_fail(-ENOMEM, "out of memory");
-	r->head.device = more;
-	for (size_t i = 0; i < n && !err; i++)
-		if (more[i].role == 1) {
-			more[i].role = 3;
-			err = header_certify(r->owner, r->kit->vol, &more[i]);
+	for (size_t i = 0; i < r->head.device_cnt && !err; i++)
+		if (r->head.device[i].role == 1) {
+			r->head.device[i].role = 3;
+			err = header_certify(r->owner, r->kit->vol, &r->head.device[i]);
 		}
-	more[n] = (struct rec_device){.number = keys_device(keys), .role = 1};
-	memcpy(more[n].ed_pk, keys_device_pk(keys), 32);
+	memcpy(mine.ed_pk, keys_device_pk(keys), 32);
 	if (!err)
-		err = header_certify(r->owner, r->kit->vol, &more[n]);
+		err = header_certify(r->owner, r->kit->vol, &mine);
 	if (!err)
-		r->head.device_cnt = n + 1;
-	r->head.generation++;
+		err = header_add_device(&r->head, &mine);
+	r->device = mine.number;
 	return err ? log_fail(err, "this machine cannot be certified: %s", strerror(-err)) : 0;
 }
 
@@ -380,15 +394,43 @@ static int save_local(struct recover *r, struct config *cfg, const struct keys *
 	return err ? err : config_save(cfg);
 }
 
+static int rival(const char *how)
+{
+	return log_fail(-EBUSY,
+			"another machine recovered this drive at the same time (%s): run recover "
+			"again on the one that is to have it",
+			how);
+}
+
+/*
+ * Another recovery that stored its header meanwhile may have published since: what was read
+ * would be without that.
+ */
+static int check_header(struct recover *r, struct volume *v)
+{
+	unsigned fresh;
+	int err = header_merge(v, r->owner->ed_pk, &r->head, &fresh);
+
+	return !err && fresh ? rival("there is a newer header") : err;
+}
+
 static int put_header(struct recover *r, struct volume *v)
 {
 	struct buf bytes = {0};
+	uint16_t by;
 
+	r->head.generation = ((r->head.generation >> 16) + 1) << 16 | r->device;
 	int err = header_encode(&r->head, v->keys, r->owner, &bytes);
 	if (!err)
 		err = header_put(v, &r->head, &bytes);
 	buf_release(&bytes);
-	return err ? log_fail(err, "the volume's new header cannot be stored: %s",
+	if (err)
+		return log_fail(err, "the volume's new header cannot be stored: %s",
+				strerror(-err));
+	err = history_check(v, r->device, r->owner->ed_pk, &by);
+	if (err == 1)
+		return rival("it has taken this one over");
+	return err ? log_fail(err, "the nodes cannot be asked whether the drive is ours: %s",
 			      strerror(-err))
 		   : 0;
 }
@@ -538,6 +580,7 @@ static int run(struct recover *r)
 	struct config *cfg = NULL;
 	struct volume *v = NULL;
 	struct keys *keys = NULL;
+	unsigned fresh;
 
 	/* First the lock: two that take the same drive over must not both begin. */
 	int err = make_tmp(r);
@@ -556,7 +599,11 @@ static int run(struct recover *r)
 	if (!err)
 		err = check_nodes(r, v);
 	if (!err)
+		err = header_merge(v, r->owner->ed_pk, &r->head, &fresh);
+	if (!err)
 		err = load(r, v);
+	if (!err)
+		err = check_header(r, v);
 	if (!err)
 		err = add_device(r, v->keys);
 	if (!err)
@@ -582,7 +629,7 @@ static int report(const struct recover *r)
 	if (r->json)
 		return cmd_print_json(
 			json_pack("{s:s, s:i, s:i, s:i}", "volume", r->name, "device",
-				  (int)r->head.device[r->head.device_cnt - 1].number, "nodes",
+				  (int)r->device, "nodes",
 				  (int)r->head.node_cnt, "answered", (int)r->answered));
 	printf("%s is recovered: %u of %zu nodes answered\n", r->name, r->answered,
 	       r->head.node_cnt);
