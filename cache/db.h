@@ -37,13 +37,14 @@ enum db_checkpoint { DB_CKPT_NONE, DB_CKPT_PASSIVE, DB_CKPT_TRUNCATE };
 int db_commit_locked(struct store *st, enum db_checkpoint ckpt);
 void db_close(struct store *st); /* rolls back what is not committed */
 
-#define INODE_LRU_MAX 16384
+#define INODE_LRU_MAX	16384
+#define INODE_LRU_BYTES ((size_t)64 << 20) /* of ranges, of inodes that nobody uses */
 
 struct inode_cache {
 	struct inode **slot;
 	size_t cap, cnt;
 	struct inode *lru_head, *lru_tail; /* not pinned; head: newest */
-	size_t lru_cnt;
+	size_t lru_cnt, lru_bytes;
 };
 int inode_cache_new(struct store *st);
 void inode_cache_free(struct store *st); /* flushed before; pinned ones go too */

@@ -89,6 +89,7 @@ static void lru_del(struct inode_cache *c, struct inode *in)
 		c->lru_tail = in->lru_prev;
 	in->lru_prev = in->lru_next = NULL;
 	c->lru_cnt--;
+	c->lru_bytes -= in->lru_bytes;
 }
 
 static void lru_add(struct inode_cache *c, struct inode *in)
@@ -101,6 +102,8 @@ static void lru_add(struct inode_cache *c, struct inode *in)
 		c->lru_tail = in;
 	c->lru_head = in;
 	c->lru_cnt++;
+	in->lru_bytes = in->spans ? ranges_memory(in->spans) : 0;
+	c->lru_bytes += in->lru_bytes;
 }
 
 static bool on_lru(const struct inode_cache *c, const struct inode *in)
@@ -251,7 +254,8 @@ void inode_put_locked(struct store *st, struct inode *in)
 	if (in->pin || !in->nlink)
 		return;
 	lru_add(c, in);
-	while (c->lru_cnt > INODE_LRU_MAX) {
+	while (c->lru_cnt > INODE_LRU_MAX ||
+	       (c->lru_bytes > INODE_LRU_BYTES && c->lru_tail != in)) {
 		struct inode *old = c->lru_tail;
 		lru_del(c, old);
 		inode_free(st, old);

@@ -31,6 +31,7 @@ struct ranges {
 	uint64_t *gone; /* chunks whose rows must go */
 	size_t gone_cnt, gone_cap;
 	bool dirty;
+	size_t memory; /* 0: to be counted */
 };
 
 int ranges_new(struct ranges **out)
@@ -60,6 +61,16 @@ static void count(struct ranges *r, uint32_t flags, uint64_t bytes, bool add)
 uint64_t ranges_total(const struct ranges *r, unsigned flag)
 {
 	return r->total[__builtin_ctz(flag)];
+}
+
+size_t ranges_memory(struct ranges *r)
+{
+	if (!r->memory) {
+		r->memory = sizeof *r + r->cap * sizeof *r->e + r->gone_cap * sizeof *r->gone;
+		for (size_t i = 0; i < r->cnt; i++)
+			r->memory += r->e[i].cap * sizeof *r->e[i].s;
+	}
+	return r->memory;
 }
 
 bool ranges_dirty(const struct ranges *r)
@@ -122,6 +133,7 @@ static struct entry *entry_insert(struct ranges *r, size_t i, uint64_t chunk, ui
 	r->cnt++;
 	r->e[i] = (struct entry){.chunk = chunk, .n = n, .flags = flags, .dirty = true};
 	r->dirty = true;
+	r->memory = 0;
 	return &r->e[i];
 }
 
@@ -133,6 +145,7 @@ static void entry_remove(struct ranges *r, size_t i)
 		r->gone[r->gone_cnt++] = r->e[i].chunk;
 		r->dirty = true;
 	}
+	r->memory = 0;
 	free(r->e[i].s);
 	memmove(&r->e[i], &r->e[i + 1], (r->cnt - i - 1) * sizeof *r->e);
 	r->cnt--;
@@ -142,6 +155,7 @@ static void entry_touch(struct ranges *r, struct entry *e)
 {
 	e->dirty = true;
 	r->dirty = true;
+	r->memory = 0;
 }
 
 /* No run crosses the boundary before `chunk` afterwards.  Room was reserved. */
@@ -632,6 +646,7 @@ int ranges_add(struct ranges *r, uint64_t chunk, const void *p, size_t len)
 	for (uint32_t i = 0; i < e.cnt; i++)
 		count(r, e.s[i].flags, e.s[i].end - e.s[i].start, true);
 	r->e[r->cnt++] = e;
+	r->memory = 0;
 	return 0;
 }
 

@@ -49,6 +49,8 @@ int ranges_store(struct ranges *r,
 bool ranges_dirty(const struct ranges *r); /* ranges_store would store something */
 /* Bytes with this one flag; kept up to date by every change. */
 uint64_t ranges_total(const struct ranges *r, unsigned flag);
+/* What it takes of memory; counted anew after changes only. */
+size_t ranges_memory(struct ranges *r);
 
 /* The map's encoding (FORMAT.md): decode refuses what encode would not write. -EBADMSG. */
 int ranges_decode_check(const void *p, size_t len);

@@ -265,6 +265,19 @@ static int lock_dir(struct store *st)
 	return 0;
 }
 
+/* A new directory's own name, as far as we may. */
+static int name_sync(struct store *st)
+{
+	int fd = openat(st->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return errno == EACCES ? 0 : -errno;
+	if (fsync(fd) < 0)
+		err = log_fail(-errno, "%s: %s", st->dir, strerror(errno));
+	close(fd);
+	return err;
+}
+
 static int space_open(struct store *st)
 {
 	struct statvfs v;
@@ -342,6 +355,8 @@ int store_open(struct store **out, const struct store_opts *o)
 	pthread_mutex_lock(&st->meta);
 	if (!err)
 		err = db_open(st, &fresh);
+	if (!err && fresh)
+		err = name_sync(st);
 	if (!err)
 		err = open_check(st, fresh);
 	if (!err)

@@ -91,6 +91,7 @@ struct inode {
 	pthread_rwlock_t io;
 	uint8_t *small;		/* bytes not yet in the row; size bytes; NULL when in the row */
 	struct ranges *spans;	/* LARGE; NULL: not loaded */
+	size_t lru_bytes;	/* what it counts for on the list of unused inodes */
 	struct datafile *file;	/* LARGE; data.c's */
 	uint64_t read_next;	/* sequential reader: where the next read would begin */
 	uint32_t read_run;	/* how many reads came in sequence */

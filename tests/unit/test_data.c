@@ -374,6 +374,7 @@ static void crash_read(struct world *w, struct store *st, struct inode *in, int 
 	uint64_t base = w->base[f];
 
 	end = HF_MIN(end, HF_MIN(in->size, base + CAP));
+	off = HF_MAX(off, base > 100000 ? base - 100000 : 0);
 	if (off >= end)
 		return;
 	if (data_read(st, in, got, (size_t)(end - off), off) != (int64_t)(end - off)) {

@@ -279,11 +279,29 @@ static void bad_maps(void **state)
 	}
 }
 
+/* Memory follows the pieces, not the bytes, and is given back. */
+static void memory(void **state)
+{
+	struct ranges *r;
+
+	(void)state;
+	assert_int_equal(ranges_new(&r), 0);
+	assert_int_equal(ranges_set(r, 0, (uint64_t)4 << 40, RG_META, 0), 0);
+	assert_true(ranges_memory(r) < 4096);
+	for (uint64_t i = 0; i < 10000; i++)
+		assert_int_equal(ranges_set(r, i * 8192, 4096, RG_HAVE | RG_DIRTY, 0), 0);
+	size_t most = ranges_memory(r);
+	assert_true(most > 10000 * 12 && most < 10000 * 64);
+	assert_int_equal(ranges_set(r, 0, (uint64_t)1 << 40, 0, RG_HAVE | RG_DIRTY), 0);
+	assert_true(ranges_memory(r) < most / 10);
+	ranges_free(r);
+}
+
 int main(void)
 {
 	const char *s = getenv("SEED");
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(random_ops),
+		cmocka_unit_test(memory), cmocka_unit_test(random_ops),
 		cmocka_unit_test(huge),
 		cmocka_unit_test(fragmented),
 		cmocka_unit_test(bad_maps),
