@@ -27,6 +27,7 @@ static struct {
 	char root[96], disk[112]; /* root empty: off */
 	unsigned syncs;
 	unsigned fail; /* the sync of that number fails; 0: none */
+	void (*dir_hook)(void); /* before the next sync of a directory, once */
 } pc;
 
 /* Numbers of inodes are used again; with the time of birth they are not. */
@@ -104,6 +105,11 @@ static int pc_sync(int fd)
 	}
 	if (fstat(fd, &s) || !s.st_nlink)
 		return 0;
+	if (S_ISDIR(s.st_mode) && pc.dir_hook) {
+		void (*hook)(void) = pc.dir_hook;
+		pc.dir_hook = NULL;
+		hook();
+	}
 	pc_key(link, key);
 	snprintf(to, sizeof to, "%s/%s", pc.disk, key);
 	if (S_ISDIR(s.st_mode))

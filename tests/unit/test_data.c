@@ -802,6 +802,47 @@ static void new_names(void **state)
 	world_free(w);
 }
 
+static struct {
+	struct world *w;
+	pthread_t thread;
+	_Atomic bool done;
+	bool early;
+} second;
+
+static void *second_sync(void *arg)
+{
+	(void)arg;
+	assert_int_equal(data_sync(second.w->st, second.w->in[0], false), 0);
+	second.done = true;
+	return NULL;
+}
+
+static void second_begin(void)
+{
+	assert_int_equal(pthread_create(&second.thread, NULL, second_sync, NULL), 0);
+	usleep(50000);
+	second.early = second.done;
+}
+
+/* Of two who sync a new file, none returns before its name is on the disk. */
+static void two_syncers(void **state)
+{
+	struct world *w = world_new(&(struct plan_of){.crashes = true});
+
+	(void)state;
+	second.w = w;
+	second.done = second.early = false;
+	fill(w, 0, 3, 100000);
+	pc.dir_hook = second_begin;
+	assert_int_equal(data_sync(w->st, w->in[0], false), 0);
+	assert_null(pc.dir_hook);
+	pthread_join(second.thread, NULL);
+	assert_true(second.done);
+	assert_false(second.early);
+	world_close(w);
+	world_free(w);
+}
+
 /* Every sync of the workload fails once: whoever was told that it is safe was told the truth. */
 static void sync_fails_anywhere(void **state)
 {
@@ -1197,7 +1238,8 @@ int main(void)
 		cmocka_unit_test(sparse),	cmocka_unit_test(no_capture),
 		cmocka_unit_test(model),	cmocka_unit_test(controls),
 		cmocka_unit_test(written_meanwhile),
-		cmocka_unit_test(new_names),	cmocka_unit_test(sync_fails_anywhere),
+		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
+		cmocka_unit_test(sync_fails_anywhere),
 		cmocka_unit_test(evicted_meanwhile),
 		cmocka_unit_test(given_back),
 		cmocka_unit_test(nodes),	cmocka_unit_test(threads),
