@@ -96,6 +96,11 @@ int tree_load(struct volume *v, struct store *st, const struct tree_load *t)
 			err = history_load(v, dev, t->device_cnt, t->floor, t->floor_cnt, &hs,
 					   &apply_cb, a);
 	}
+	if (!err && !t->owner && hs.answered < v->node_cnt)
+		err = log_fail(-ENODATA, "only %u of %zu nodes answered: all are needed", hs.answered,
+			       v->node_cnt);
+	if (!err)
+		err = history_secure(v, dev, t->device_cnt, &hs);
 	if (!err)
 		err = apply_finish(a, &hs);
 	cmd_progress_end();

@@ -360,6 +360,7 @@ static int begin_state(struct load *l, const struct hist_state *st,
 
 static int end_state(struct load *l)
 {
+	l->out.answered = l->answered;
 	l->out.seen = calloc(HF_MAX(l->chain_cnt, (size_t)1), sizeof *l->out.seen);
 	if (!l->out.seen)
 		return -ENOMEM;

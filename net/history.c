@@ -255,6 +255,45 @@ int history_trim(struct volume *v, const struct hist_floor *floor, size_t floor_
 	return err;
 }
 
+/* --- what was begun by others --- */
+
+struct secure {
+	const struct hist_verify *hv;
+	const char *name;
+};
+
+static int secure_verify(void *arg, const void *p, size_t len)
+{
+	const struct secure *s = arg;
+
+	return history_verify_blob((void *)(uintptr_t)s->hv, s->name, p, len);
+}
+
+int history_secure(struct volume *v, const struct hist_device *dev, size_t dev_cnt,
+		   const struct hist_state *st)
+{
+	struct hist_verify hv = {.v = v, .dev = dev, .dev_cnt = dev_cnt};
+	int err = 0;
+
+	for (uint32_t i = 0; i < st->seen_cnt && !err; i++) {
+		char name[BLOB_NAME_CAP];
+		struct secure s = {&hv, name};
+		struct buf b = {0};
+
+		keys_log_name(v->keys, 'c', st->seen[i].device, st->seen[i].seq, name);
+		err = gather_blob(v, name, COMMIT_CAP, secure_verify, &s, &b);
+		if (!err)
+			err = spread_blob(v, name, b.p, b.len, v->quorum, NULL);
+		else if (err == -ENOENT)
+			err = 0; /* trimmed: a snapshot that is on a quorum has it */
+		buf_release(&b);
+		if (err)
+			log_fail(err, "commit %llu of device %u cannot be stored on enough nodes",
+				 (unsigned long long)st->seen[i].seq, st->seen[i].device);
+	}
+	return err;
+}
+
 /* --- asking every node for one name --- */
 
 struct ask {

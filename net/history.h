@@ -104,6 +104,7 @@ struct hist_state {
 	int64_t time_ns; /* of the newest commit */
 	struct seg_place *parts; /* segments that hold records still needed; malloc */
 	size_t part_cnt;
+	unsigned answered; /* nodes that listed what they have */
 };
 void hist_state_release(struct hist_state *s);
 
@@ -138,6 +139,13 @@ struct hist_device {
 int history_load(struct volume *v, const struct hist_device *dev, size_t dev_cnt,
 		 const struct hist_seen *floor, size_t floor_cnt, struct hist_state *st,
 		 const struct hist_cb *cb, void *arg);
+
+/*
+ * The last commit of a chain may have been read from one node alone.  Before anything builds
+ * on it it is put on a quorum: the ends of all chains of st.  0 or -errno.
+ */
+int history_secure(struct volume *v, const struct hist_device *dev, size_t dev_cnt,
+		   const struct hist_state *st);
 
 /*
  * Verifies any blob of "l/" or "v/h" for repair_blobs: 0 when genuine; -ESTALE genuine, but
