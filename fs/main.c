@@ -19,9 +19,13 @@ static const struct command commands[] = {
 	 "the recovery kit with which it can be brought back on another machine.\n"
 	 "Without --node: six directories below the state directory, to try it.\n"
 	 "\n"
-	 "  --node URL               a node, such as dir:/mnt/a; at least two; the directory must\n"
-	 "                           be empty or absent\n"
-	 "  --survive F              how many lost nodes to survive (default: a third of them)\n"
+	 "  --node URL               a node, at least two of them:\n"
+	 "                             dir:/absolute/path[?domain=NAME]\n"
+	 "                           an empty directory, or a new one in a directory that is there;\n"
+	 "                           nodes of one domain are lost together, such as two folders of\n"
+	 "                           one disk: no domain gets more than can be lost\n"
+	 "  --survive F              how many lost nodes to survive, 1 to N - 1\n"
+	 "                           (default: a third of them)\n"
 	 "  --kit FILE               where to write the kit (default: kit.txt of the volume)\n"
 	 "  --kit-needs-passphrase   the kit recovers only together with the passphrase\n"
 	 "  --passphrase-file FILE   its first line is the passphrase\n"
@@ -33,18 +37,29 @@ static const struct command commands[] = {
 	 "example: holdfast create work --node dir:/mnt/a --node dir:/mnt/b --node dir:/mnt/c\n",
 	 cmd_create},
 	{"mount", "mount a volume on a directory",
-	 "usage: holdfast mount NAME DIR [-o OPT,...] [-f]\n"
+	 "usage: holdfast mount NAME DIR [-o OPT,...] [-f] [--passphrase-file FILE]\n"
+	 "\n"
+	 "Returns when the drive can be used; it is served by a process in the background, which\n"
+	 "logs to the file log of the volume.  DIR must be empty.  No node needs to be there.\n"
 	 "\n"
 	 "  -f                       stay in the foreground, log to standard error\n"
 	 "  --passphrase-file FILE   its first line is the passphrase\n"
+	 "                           (default: $HOLDFAST_PASSPHRASE_FILE, else the terminal)\n"
 	 "  -o OPT,...\n"
-	 "     cache_size=SIZE[KMGT] local space for contents (default: chosen by the disk)\n"
-	 "     fsync=local|remote    what fsync waits for (default: local)\n"
+	 "     cache_size=SIZE       local space for contents, as 20G (default: chosen by the disk)\n"
+	 "     fsync=local|remote    what fsync waits for: this disk, or the nodes (default: local)\n"
 	 "     interval=SECONDS      between publications while something is new (default: 5)\n"
-	 "     ro, noatime, allow_other, dev, suid, threads=N, debug\n"
+	 "     ro, noatime           read-only; access times are left as they are\n"
+	 "     allow_other           others may use it, as the files' modes say; for users root must\n"
+	 "                           put user_allow_other into /etc/fuse.conf\n"
+	 "     dev, suid             device nodes and set-id bits work: root alone may ask\n"
+	 "     nodev, nosuid, noexec\n"
+	 "     threads=N             that wait for requests, 1 to 64 (default: 4)\n"
+	 "     debug                 every request into the log\n"
 	 "     passphrase_file=PATH  as --passphrase-file, for fstab\n"
 	 "     state=PATH            as $HOLDFAST_HOME, for fstab\n"
 	 "\n"
+	 "Root's mounts have allow_other, dev and suid, as any disk; those of others have not.\n"
 	 "In /etc/fstab:  work  /srv/work  fuse.holdfast  state=/var/lib/holdfast,_netdev  0 0\n"
 	 "example: holdfast mount work ~/work\n",
 	 cmd_mount},
@@ -81,7 +96,7 @@ static const struct command commands[] = {
 	 "Needs the kit and any N - F of the nodes.  The passphrase given is that of this\n"
 	 "machine from now on.  The machine that had the volume before can write no more.\n"
 	 "\n"
-	 "  --node URL                   where a node is now, when it moved\n"
+	 "  --node URL                   where a node is now, when it moved: dir:/absolute/path\n"
 	 "  --passphrase-file FILE       its first line is the passphrase of this machine\n"
 	 "  --kit-passphrase-file FILE   that of the kit, for kits that need one\n"
 	 "  --no-passphrase              a key file of mode 0600 opens the volume here\n"
@@ -150,7 +165,13 @@ static void list(FILE *to)
 	      to);
 	for (size_t i = 0; i < COMMAND_CNT; i++)
 		fprintf(to, "  %-9s%s\n", commands[i].name, commands[i].summary);
-	fputs("\nholdfast COMMAND --help says more.\n", to);
+	fputs("\nholdfast COMMAND --help says more; holdfast --version is the version.\n"
+	      "\n"
+	      "Volumes are kept in $HOLDFAST_HOME, else $XDG_DATA_HOME/holdfast, else\n"
+	      "~/.local/share/holdfast.  $HOLDFAST_PASSPHRASE_FILE names a file whose first line is\n"
+	      "the passphrase.\n"
+	      "Exit status: 0 done, 1 failed, 2 wrong usage.\n",
+	      to);
 }
 
 static bool asks_for_help(int argc, char **argv)

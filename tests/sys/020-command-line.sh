@@ -93,3 +93,28 @@ for _ in $(seq 100); do mountpoint -q "$M" && break; sleep 0.1; done
 mountpoint -q "$M" || fail "mount -f"
 ok hf umount "$M"
 wait $! || fail "mount -f ended with $?"
+# Root's mounts are like any disk: others may work in them, devices and set-id bits count.
+if [ "$(id -u)" -eq 0 ] && id nobody >/dev/null 2>&1 && command -v runuser >/dev/null; then
+	chmod 755 "$W"
+	as() { runuser -u nobody -- "$@"; }
+	mount_volume
+	chmod 1777 "$M"
+	as sh -c "echo mine >'$M/n'" || fail "another user cannot write"
+	eq "$(stat -c %U "$M/n")" nobody
+	(umask 077 && echo secret >"$M/secret")
+	as cat "$M/secret" 2>/dev/null && fail "modes are not kept"
+	as rm -f "$M/secret" 2>/dev/null && fail "the sticky bit is not kept"
+	cp "$(command -v id)" "$M/id" && chown nobody "$M/id" && chmod 4755 "$M/id"
+	"$M/id" | grep -q 'euid=[0-9]*(nobody)' || fail "the set-uid bit does not count"
+	mknod "$M/null" c 1 3 && chmod 666 "$M/null"
+	as sh -c "echo x >'$M/null'" || fail "a device node does not work"
+	umount_volume
+	mount_volume -o nosuid,nodev
+	"$M/id" | grep -q euid && fail "nosuid does not count"
+	(echo x >"$M/null") 2>/dev/null && fail "nodev does not count"
+	umount_volume
+	mount_volume -o noexec,noatime
+	"$M/id" 2>/dev/null && fail "noexec does not count"
+	grep " $M " /proc/self/mountinfo | grep -q noatime || fail "noexec loses noatime"
+	umount_volume
+fi
