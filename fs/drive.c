@@ -268,6 +268,9 @@ int drive_close(struct drive *d)
 
 	if (!d)
 		return 0;
+	/* All that is to be published was; nobody waits for a node that hangs. */
+	if (d->vol)
+		volume_quiet(d->vol);
 	if (d->verifying)
 		pthread_join(d->verify, NULL);
 	pthread_mutex_lock(&d->lock);

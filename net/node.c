@@ -198,14 +198,19 @@ void node_unref(struct node *n)
 	free(n);
 }
 
-void node_close(struct node *n)
+void node_quiet(struct node *n)
 {
-	if (!n)
-		return;
 	pthread_mutex_lock(&n->lock);
 	n->closing = true;
 	pthread_mutex_unlock(&n->lock);
 	node_timer_cancel_all(n);
+}
+
+void node_close(struct node *n)
+{
+	if (!n)
+		return;
+	node_quiet(n);
 	pthread_mutex_lock(&n->lock);
 	while (n->pending)
 		pthread_cond_wait(&n->idle, &n->lock);

@@ -128,6 +128,8 @@ struct node_info {
 int node_check_url(const char *url, char *canon);
 int node_open(struct node **out, uint16_t number, const char *url);
 void node_close(struct node *n);
+/* Requests under way, and those that come, end with -ECANCELED: before a close. */
+void node_quiet(struct node *n);
 uint16_t node_number(const struct node *n);
 uint32_t node_domain(const struct node *n); /* hash of domain=NAME, else unique per node */
 void node_get_info(struct node *n, struct node_info *out);

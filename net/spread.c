@@ -6,6 +6,7 @@
 #define PUT_MS	     60000
 #define GRACE_MIN_MS 1000
 #define GRACE_TIMES  3
+#define LOOK_MS	     1000
 
 /*
  * One stripe on its way.  A shard whose node failed is offered to one that holds no shard of
@@ -17,6 +18,7 @@ struct spread {
 	struct node_wait wait;
 	struct node_io *io[EC_MAX]; /* ours until node_wait returns it: only to cancel */
 	uint16_t target[EC_MAX], stored[EC_MAX];
+	uint16_t tried[EC_MAX]; /* the last target */
 	bool *skip; /* by index of node: it failed here */
 	unsigned stored_cnt, pending, need;
 	int64_t start_ms, quorum_ms;
@@ -45,7 +47,7 @@ static int submit(struct spread *sp, unsigned shard, uint16_t number)
 	io->tag = shard;
 	stripe_ref(sp->stripe);
 	sp->io[shard] = io;
-	sp->target[shard] = number;
+	sp->target[shard] = sp->tried[shard] = number;
 	sp->pending++;
 	node_wait_submit(&sp->wait, n, io);
 	return 0;
@@ -71,7 +73,7 @@ int spread_start(struct spread **out, struct volume *v, struct stripe *s)
 	stripe_ref(s);
 	node_wait_init(&sp->wait);
 	for (unsigned i = 0; i < EC_MAX; i++)
-		sp->stored[i] = sp->target[i] = (uint16_t)NODE_NONE;
+		sp->stored[i] = sp->target[i] = sp->tried[i] = (uint16_t)NODE_NONE;
 	int placed = volume_place(v, &s->geom.id, NULL, place);
 	err = placed < 0 ? placed : 0;
 	sp->need = HF_MAX(v->k, HF_MIN(v->shard_quorum, (unsigned)HF_MAX(placed, 0)));
@@ -126,13 +128,41 @@ static void collect(struct spread *sp, struct node_io *io)
 	node_io_unref(io);
 }
 
-/* When waiting ends: 0 now, else a time.  Every request has a deadline of its own. */
-static int64_t until(const struct spread *sp)
+/*
+ * Nodes that were found to be down since this began are away like those that were before:
+ * what is needed is what all the others can take, and at least K.
+ */
+static unsigned needed(struct spread *sp)
 {
-	if (!sp->pending || sp->stored_cnt + sp->pending < sp->need)
+	unsigned able = sp->stored_cnt;
+
+	for (unsigned i = 0; i < sp->v->k + sp->v->m; i++) {
+		struct node *n = sp->stored[i] == NODE_NONE ? volume_node(sp->v, sp->tried[i])
+							    : NULL;
+		able += n && node_usable(n);
+	}
+	return HF_MAX(sp->v->k, HF_MIN(sp->need, able));
+}
+
+/* When waiting ends: 0 now, else a time.  Every request has a deadline of its own. */
+static int64_t until(struct spread *sp)
+{
+	unsigned need = needed(sp);
+
+	if (!sp->pending || sp->stored_cnt + sp->pending < need)
 		return 0;
-	if (sp->stored_cnt < sp->need)
-		return INT64_MAX / 2;
+	/* Nobody tells of a node that goes down meanwhile: look again. */
+	if (sp->stored_cnt < need)
+		return now_ms() + LOOK_MS;
+	if (!sp->quorum_ms)
+		sp->quorum_ms = now_ms();
+	bool hope = false;
+	for (unsigned i = 0; i < sp->v->k + sp->v->m && !hope; i++) {
+		struct node *n = sp->io[i] ? volume_node(sp->v, sp->target[i]) : NULL;
+		hope = n && node_usable(n);
+	}
+	if (!hope)
+		return 0;
 	return sp->quorum_ms +
 	       HF_MAX((int64_t)GRACE_MIN_MS, GRACE_TIMES * (sp->quorum_ms - sp->start_ms));
 }
@@ -160,10 +190,10 @@ int spread_finish(struct spread *sp, struct seg_place *out)
 	node_wait_release(&sp->wait);
 	out->geom = sp->stripe->geom;
 	memcpy(out->node, sp->stored, sizeof out->node);
-	int err = sp->stored_cnt >= sp->need ? 0 : -EAGAIN;
+	unsigned need = needed(sp);
+	int err = sp->stored_cnt >= need ? 0 : -EAGAIN;
 	if (err)
-		log_warn("a segment reached %u nodes of the %u it needs", sp->stored_cnt,
-			 sp->need);
+		log_warn("a segment reached %u nodes of the %u it needs", sp->stored_cnt, need);
 	stripe_unref(sp->stripe);
 	free(sp->skip);
 	free(sp);

@@ -220,6 +220,18 @@ void volume_poke(struct volume *v)
 	node_wait_poke(&v->watch_wait);
 }
 
+void volume_quiet(struct volume *v)
+{
+	pthread_mutex_lock(&v->lock);
+	v->stopping = true;
+	v->changed = NULL;
+	pthread_cond_broadcast(&v->known);
+	pthread_mutex_unlock(&v->lock);
+	for (size_t i = 0; i < v->node_cnt; i++)
+		node_quiet(v->node[i]);
+	node_wait_poke(&v->watch_wait);
+}
+
 void volume_close(struct volume *v)
 {
 	if (!v)

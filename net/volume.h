@@ -63,6 +63,11 @@ int volume_verify(struct volume *v, int64_t deadline_ms);
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
 /* Starts the watcher; cb is called whenever a node changed state. */
 int volume_start(struct volume *v, void (*changed)(void *arg), void *arg);
+/*
+ * Everything that waits for a node stops waiting, for good: what calls the volume can then
+ * be stopped promptly, however nodes hang.  volume_close is still to be called.
+ */
+void volume_quiet(struct volume *v);
 void volume_close(struct volume *v);
 struct node *volume_node(struct volume *v, unsigned number); /* NULL when unknown */
 /*
