@@ -2,12 +2,20 @@
 #include "fs/prompt.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
+
+static volatile sig_atomic_t caught;
+
+static void on_signal(int sig)
+{
+	caught = sig;
+}
 
 const char *prompt_file(const char *file)
 {
@@ -26,15 +34,24 @@ void prompt_free(char *pass)
 
 /*
  * One line from fd, without its newline; `stop` (-1: none) ends it as well and is kept.
- * -E2BIG when longer than PASS_CAP - 1, -EILSEQ with a NUL in it.
+ * -E2BIG when longer than PASS_CAP - 1, -EILSEQ with a NUL in it, -EINTR when one of the
+ * signals came that `open` (NULL: none) lets through while it waits.
  */
-static int read_line(int fd, char *pass, int stop)
+static int read_line(int fd, char *pass, int stop, const sigset_t *open)
 {
 	size_t len = 0;
 	int err = 0;
 	char c;
 
 	for (;;) {
+		struct pollfd p = {fd, POLLIN, 0};
+
+		if (open && ppoll(&p, 1, NULL, open) < 0) {
+			if (errno == EINTR && !caught)
+				continue;
+			err = -errno;
+			break;
+		}
 		ssize_t n = read(fd, &c, 1);
 
 		if (n < 0 && errno == EINTR)
@@ -72,7 +89,7 @@ static int from_file(const char *path, char *pass)
 			"holdfast: warning: passphrase file %s can be read by others: chmod "
 			"600\n",
 			path);
-	int err = read_line(fd, pass, -1);
+	int err = read_line(fd, pass, -1, NULL);
 	close(fd);
 	if (err == -E2BIG)
 		return log_fail(-EINVAL,
@@ -88,9 +105,12 @@ static int from_file(const char *path, char *pass)
 	return 0;
 }
 
-/* Signals that would leave the terminal without echo are held back while it has none. */
+/* Signals that would leave the terminal without echo wait until it has it again. */
 static int ask(int tty, const char *what, char *pass)
 {
+	static const int which[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	enum { CNT = sizeof which / sizeof *which };
+	struct sigaction sa = {.sa_handler = on_signal}, was[CNT];
 	struct termios old, quiet;
 	sigset_t block, before;
 
@@ -102,26 +122,37 @@ static int ask(int tty, const char *what, char *pass)
 	quiet.c_lflag |= ECHONL | ICANON;
 	quiet.c_cc[VEOL] = old.c_cc[VINTR];
 	sigemptyset(&block);
-	sigaddset(&block, SIGINT);
-	sigaddset(&block, SIGTERM);
-	sigaddset(&block, SIGHUP);
 	sigaddset(&block, SIGTSTP);
-	sigaddset(&block, SIGQUIT);
+	for (int i = 0; i < CNT; i++)
+		sigaddset(&block, which[i]);
 	pthread_sigmask(SIG_BLOCK, &block, &before);
+	caught = 0;
+	for (int i = 0; i < CNT; i++)
+		sigaction(which[i], &sa, &was[i]);
+	sigset_t during = before;
+	sigaddset(&during, SIGTSTP);
 	dprintf(tty, "%s: ", what);
 	tcsetattr(tty, TCSAFLUSH, &quiet);
-	int err = read_line(tty, pass, old.c_cc[VINTR]);
+	int err = read_line(tty, pass, old.c_cc[VINTR], &during);
 	tcsetattr(tty, TCSAFLUSH, &old);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	size_t len = strlen(pass);
-	if (len && pass[len - 1] == (char)old.c_cc[VINTR])
+	bool stopped = len && pass[len - 1] == (char)old.c_cc[VINTR];
+	/* What follows begins its own line. */
+	if (stopped || err || !len)
+		dprintf(tty, "\n");
+	for (int i = 0; i < CNT; i++)
+		sigaction(which[i], &was[i], NULL);
+	if (caught)
+		raise(caught);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (stopped || err == -EINTR)
 		return log_fail(-ECANCELED, "interrupted");
 	if (err == -E2BIG || err == -EILSEQ)
 		return log_fail(-EINVAL, "the passphrase is longer than %d bytes",
 				PASS_CAP - 1);
 	if (err)
 		return log_fail(err, "the terminal: %s", strerror(-err));
-	return *pass ? 0 : log_fail(-EINVAL, "the passphrase is empty");
+	return len ? 0 : log_fail(-EINVAL, "the passphrase is empty");
 }
 
 static int from_terminal(const char *what, bool twice, char *pass)
