@@ -13,6 +13,7 @@
 
 #define REQUEST_MS 30000 /* for a caller to say what it wants */
 #define SEND_MS	   10000
+#define NO_FD_MS   100 /* before a caller is accepted again */
 
 struct conn {
 	struct control *c;
@@ -246,8 +247,12 @@ static void *accept_main(void *arg)
 		if (p[1].revents)
 			break;
 		int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0)
+		if (fd < 0) {
+			/* Without a descriptor to be had the caller stays in the queue. */
+			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+				poll(&p[1], 1, NO_FD_MS);
 			continue;
+		}
 		pthread_mutex_lock(&c->lock);
 		k = c->stopping ? NULL : conn_slot(c);
 		if (k) {
