@@ -412,7 +412,9 @@ static int check_file_locked(struct check *c, struct inode *in)
 					       RG_HAVE | RG_DIRTY);
 			end = HF_MIN(end, in->size);
 		}
-		if (r < 0 || end <= here || end <= start)
+		if (r < 0)
+			break;
+		if (end <= here || end <= start)
 			continue;
 		bool dirty = flags & (RG_DIRTY | RG_CUT);
 
@@ -422,6 +424,8 @@ static int check_file_locked(struct check *c, struct inode *in)
 		      (unsigned long long)end, dirty ? " and were not published" : "");
 		if (c->o->repair && !dirty)
 			r = ranges_set(in->spans, start, end - start, 0, RG_HAVE);
+		if (r < 0)
+			break;
 	}
 	if (r >= 0 && c->o->repair && ranges_dirty(in->spans)) {
 		account_settle_locked(st, in, before);
