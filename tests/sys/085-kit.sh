@@ -14,7 +14,8 @@ ok hf kit v --output "$W/copy.txt"
 ok cmp "$W/kit.txt" "$W/copy.txt"
 ok hf kit v --qr-png "$W/kit.png"
 zbarimg -q --raw "$W/kit.png" >"$W/scanned" 2>/dev/null || fail "a scanner cannot read the code"
-hf kit v --qr | grep -q '█' || fail "no code for the terminal"
+ok hf kit v --qr >"$W/qr"
+grep -q '█' "$W/qr" || fail "no code for the terminal"
 [ "$(stat -c %a "$W/kit.png")" = 600 ] || fail "the picture of the kit is readable by others"
 export HOLDFAST_HOME=$W/home2
 ok hf recover "$W/scanned" v >/dev/null 2>&1
