@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "cache/member.h"
 
+#include <stdlib.h>
+
 static int put_node(struct store *st, const struct node_spec *n)
 {
 	sqlite3_stmt *q = store_stmt(
@@ -48,4 +50,28 @@ int member_put(struct store *st, const struct node_spec *node, size_t node_cnt,
 		err = put_device(st, &device[i]);
 	pthread_mutex_unlock(&st->meta);
 	return err;
+}
+
+int member_url(struct store *st, uint16_t number, char **url)
+{
+	*url = NULL;
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(st, "SELECT url FROM node WHERE number=?1 AND member<>3");
+	int r = -EIO;
+
+	if (q) {
+		sqlite3_bind_int64(q, 1, number);
+		r = store_step(st, q);
+		if (r == 1) {
+			const char *text = (const char *)sqlite3_column_text(q, 0);
+
+			*url = text ? strdup(text) : NULL;
+			r = *url ? 0 : -ENOMEM;
+		} else if (!r) {
+			r = -ENOENT;
+		}
+		sqlite3_reset(q);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return r;
 }

@@ -13,4 +13,7 @@
 int member_put(struct store *st, const struct node_spec *node, size_t node_cnt,
 	       const struct rec_device *device, size_t device_cnt);
 
+/* The address of a node as a row has it; *url is malloc'ed.  0, -ENOENT, -ENOMEM, -EIO. */
+int member_url(struct store *st, uint16_t number, char **url);
+
 #endif

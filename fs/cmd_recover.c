@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "cache/member.h"
 #include "cache/store.h"
 #include "fs/making.h"
 #include "fs/prompt.h"
@@ -435,7 +436,48 @@ static int put_header(struct recover *r, struct volume *v)
 		   : 0;
 }
 
-static int load(struct recover *r, struct volume *v)
+/*
+ * A node that is not where the header says may be where a commit says: the machine that had
+ * the drive cannot write headers.
+ */
+static int take_addresses(struct recover *r, struct store *st, struct volume *v,
+			  struct config *cfg)
+{
+	char canon[NODE_URL_CAP];
+	int err = 0;
+
+	for (size_t i = 0; i < r->head.node_cnt && !err; i++) {
+		struct rec_node *n = &r->head.node[i];
+		struct node *node = volume_node(v, n->number);
+		char *url;
+
+		if (!node || node_readable(node))
+			continue;
+		err = member_url(st, n->number, &url);
+		if (err == -ENOENT) {
+			err = 0;
+			continue;
+		}
+		if (!err && (strlen(url) != n->url_len || memcmp(url, n->url, n->url_len)) &&
+		    !node_check_url(url, canon)) {
+			for (size_t j = 0; j < cfg->node_cnt && !err; j++) {
+				if (cfg->node[j].number != n->number)
+					continue;
+				free(cfg->node[j].url);
+				cfg->node[j].url = strdup(url);
+				err = cfg->node[j].url ? 0 : -ENOMEM;
+			}
+			free((void *)(uintptr_t)n->url);
+			n->url_len = (uint16_t)strlen(url);
+			n->url = (const uint8_t *)url;
+			url = NULL;
+		}
+		free(url);
+	}
+	return err ? log_fail(err, "the nodes' addresses: %s", strerror(-err)) : 0;
+}
+
+static int load(struct recover *r, struct volume *v, struct config *cfg)
 {
 	struct tree_load t = {.device = r->head.device,
 			      .device_cnt = r->head.device_cnt,
@@ -451,6 +493,8 @@ static int load(struct recover *r, struct volume *v)
 		return err;
 	st->vol = v;
 	err = tree_load(v, st, &t);
+	if (!err)
+		err = take_addresses(r, st, v, cfg);
 	char why[1024];
 	snprintf(why, sizeof why, "%s", log_last());
 	int err2 = store_close(st);
@@ -601,7 +645,7 @@ static int run(struct recover *r)
 	if (!err)
 		err = header_merge(v, r->owner->ed_pk, &r->head, &fresh);
 	if (!err)
-		err = load(r, v);
+		err = load(r, v, cfg);
 	if (!err)
 		err = check_header(r, v);
 	if (!err)
