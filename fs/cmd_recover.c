@@ -70,20 +70,22 @@ static int open_kit(struct recover *r)
 	struct buf text = {0};
 
 	int err = file_read(r->kit_file, KIT_CAP, &text);
-	if (err)
-		return log_fail(err, "kit %s: %s", r->kit_file,
-				err == -EFBIG ? "too long to be a kit" : strerror(-err));
-	err = kit_parse((const char *)text.p, text.len, &r->kit);
+	bool unread = err;
+	if (unread)
+		log_fail(err, "kit %s: %s", r->kit_file,
+			 err == -EFBIG ? "too long to be a kit" : strerror(-err));
+	else
+		err = kit_parse((const char *)text.p, text.len, &r->kit);
 	if (text.p)
 		sodium_memzero(text.p, text.cap);
 	buf_release(&text);
-	if (err) {
+	if (err && !unread) {
 		char why[512];
 
 		snprintf(why, sizeof why, "%s", log_last());
 		return log_fail(err, "%s: %s", r->kit_file, *why ? why : strerror(-err));
 	}
-	return 0;
+	return err;
 }
 
 /* The kit's own passphrase first, then that of this machine. */

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -127,6 +128,8 @@ static void undo_kit(const uint8_t vol[VOL_LEN], const char *path)
 	    !kit_parse((const char *)text.p, text.len, &k) && !memcmp(k->vol, vol, VOL_LEN))
 		unlink(path);
 	kit_free(k);
+	if (text.p)
+		sodium_memzero(text.p, text.cap);
 	buf_release(&text);
 }
 
