@@ -37,7 +37,8 @@ void publish_reason(struct publisher *p, const char *why)
 	pthread_mutex_lock(&p->lock);
 	if (!p->stopped && strcmp(p->status.reason, why)) {
 		snprintf(p->status.reason, sizeof p->status.reason, "%s", why);
-		if (*why)
+		/* At first nobody knows which nodes are there, which is no news. */
+		if (*why && volume_known(p->st->vol))
 			log_info("publishing: %s", why);
 	}
 	pthread_mutex_unlock(&p->lock);

@@ -110,6 +110,14 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 	return err ? err : (int)volume_readable(v);
 }
 
+bool volume_known(struct volume *v)
+{
+	pthread_mutex_lock(&v->lock);
+	bool known = v->verified;
+	pthread_mutex_unlock(&v->lock);
+	return known;
+}
+
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms)
 {
 	struct timespec ts = {.tv_sec = deadline_ms / 1000,

@@ -61,6 +61,7 @@ int volume_verify(struct volume *v, int64_t deadline_ms);
  * of that, or until `need` are readable; 0, or -ENODATA when fewer are.
  */
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
+bool volume_known(struct volume *v); /* that first verification has ended */
 /* Starts the watcher; cb is called whenever a node changed state. */
 int volume_start(struct volume *v, void (*changed)(void *arg), void *arg);
 /*
