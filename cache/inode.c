@@ -357,26 +357,16 @@ void inode_mark_locked(struct store *st, struct inode *in, unsigned mask)
 
 /* --- rows --- */
 
-static int write_insert(struct store *st, const struct inode *in, bool contents_too)
+static int write_row(struct store *st, sqlite3_stmt *s, const struct inode *in, uint64_t size,
+		     uint32_t flags)
 {
-	sqlite3_stmt *s =
-		store_stmt(st, "INSERT INTO inode(ino,mode,uid,gid,nlink,rdev,size,atime,"
-			       "mtime,ctime,btime,parent,flags,chg,dchg,born,mask) VALUES"
-			       "(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
-			       "?17)");
-	uint32_t flags = in->flags;
-
-	if (!s)
-		return -EIO;
-	if (!contents_too)
-		flags = (flags & INODE_XATTRS) | INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
 	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 	sqlite3_bind_int64(s, 2, in->mode);
 	sqlite3_bind_int64(s, 3, in->uid);
 	sqlite3_bind_int64(s, 4, in->gid);
 	sqlite3_bind_int64(s, 5, in->nlink);
 	sqlite3_bind_int64(s, 6, (int64_t)in->rdev);
-	sqlite3_bind_int64(s, 7, contents_too ? (int64_t)in->size : 0);
+	sqlite3_bind_int64(s, 7, (int64_t)size);
 	sqlite3_bind_int64(s, 8, in->atime_ns);
 	sqlite3_bind_int64(s, 9, in->mtime_ns);
 	sqlite3_bind_int64(s, 10, in->ctime_ns);
@@ -390,31 +380,29 @@ static int write_insert(struct store *st, const struct inode *in, bool contents_
 	return store_run(st, s);
 }
 
+static int write_insert(struct store *st, const struct inode *in, bool contents_too)
+{
+	sqlite3_stmt *s =
+		store_stmt(st, "INSERT INTO inode(ino,mode,uid,gid,nlink,rdev,size,atime,"
+			       "mtime,ctime,btime,parent,flags,chg,dchg,born,mask) VALUES"
+			       "(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,"
+			       "?17)");
+	uint32_t flags = in->flags;
+
+	if (!s)
+		return -EIO;
+	if (!contents_too)
+		flags = (flags & INODE_XATTRS) | INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
+	return write_row(st, s, in, contents_too ? in->size : 0, flags);
+}
+
 static int write_update(struct store *st, const struct inode *in)
 {
 	sqlite3_stmt *s =
-		store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,size=?6,"
-			       "atime=?7,mtime=?8,ctime=?9,btime=?10,parent=?11,"
-			       "flags=?12,chg=?13,dchg=?14,born=?15,mask=?16 WHERE ino=?1");
-	if (!s)
-		return -EIO;
-	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
-	sqlite3_bind_int64(s, 2, in->mode);
-	sqlite3_bind_int64(s, 3, in->uid);
-	sqlite3_bind_int64(s, 4, in->gid);
-	sqlite3_bind_int64(s, 5, in->nlink);
-	sqlite3_bind_int64(s, 6, (int64_t)in->size);
-	sqlite3_bind_int64(s, 7, in->atime_ns);
-	sqlite3_bind_int64(s, 8, in->mtime_ns);
-	sqlite3_bind_int64(s, 9, in->ctime_ns);
-	sqlite3_bind_int64(s, 10, in->btime_ns);
-	sqlite3_bind_int64(s, 11, (int64_t)in->parent);
-	sqlite3_bind_int64(s, 12, in->flags);
-	sqlite3_bind_int64(s, 13, (int64_t)in->chg);
-	sqlite3_bind_int64(s, 14, (int64_t)in->dchg);
-	sqlite3_bind_int64(s, 15, (int64_t)in->born);
-	sqlite3_bind_int64(s, 16, in->mask);
-	return store_run(st, s);
+		store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,rdev=?6,"
+			       "size=?7,atime=?8,mtime=?9,ctime=?10,btime=?11,parent=?12,"
+			       "flags=?13,chg=?14,dchg=?15,born=?16,mask=?17 WHERE ino=?1");
+	return s ? write_row(st, s, in, in->size, in->flags) : -EIO;
 }
 
 /* What a withheld inode's row gets: all but what speaks of its contents. */
