@@ -50,8 +50,6 @@ int inode_cache_new(struct store *st);
 void inode_cache_free(struct store *st); /* flushed before; pinned ones go too */
 /* A new inode without a row, pinned once; NULL out of memory. */
 struct inode *inode_new_locked(struct store *st, uint64_t ino);
-/* Frees what inode_new_locked gave, before anybody else saw it. */
-void inode_abandon_locked(struct store *st, struct inode *in);
 /* Writes the row; contents_too false: withheld, see store.h. */
 int inode_write_locked(struct store *st, struct inode *in, bool contents_too);
 /* On to the list, off it; off may free the inode. */

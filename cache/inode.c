@@ -174,12 +174,6 @@ struct inode *inode_new_locked(struct store *st, uint64_t ino)
 	return in;
 }
 
-void inode_abandon_locked(struct store *st, struct inode *in)
-{
-	assert(in->pin == 1 && !in->dirty);
-	inode_free(st, in);
-}
-
 /* --- get and put --- */
 
 static int inode_load(struct store *st, uint64_t ino, struct inode **out)
