@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include "cache/cut.h"
+#include "cache/member.h"
 #include "cache/meta.h"
 
 #define APPLIED_EPOCH 1 /* everything counts as published at this epoch */
@@ -363,24 +364,6 @@ static int apply_node(struct apply *a, const struct rec_node *n)
 	return store_run(a->st, q);
 }
 
-static int apply_device(struct apply *a, const struct rec_device *d)
-{
-	static const uint8_t none[HASH_LEN];
-	sqlite3_stmt *q = store_stmt(
-		a->st, "INSERT INTO device(number,role,ed_pk,cert,seq,hash,chg) "
-		       "VALUES(?1,?2,?3,?4,0,?5,1) ON CONFLICT(number) DO UPDATE SET "
-		       "role=excluded.role,ed_pk=excluded.ed_pk,cert=excluded.cert");
-
-	if (!q)
-		return -EIO;
-	sqlite3_bind_int64(q, 1, d->number);
-	sqlite3_bind_int(q, 2, d->role);
-	sqlite3_bind_blob(q, 3, d->ed_pk, sizeof d->ed_pk, SQLITE_STATIC);
-	sqlite3_bind_blob(q, 4, d->cert, sizeof d->cert, SQLITE_STATIC);
-	sqlite3_bind_blob(q, 5, none, sizeof none, SQLITE_STATIC);
-	return store_run(a->st, q);
-}
-
 static int apply_one(struct apply *a, const struct record *rec)
 {
 	switch (rec->type) {
@@ -401,7 +384,7 @@ static int apply_one(struct apply *a, const struct record *rec)
 	case REC_NODE:
 		return apply_node(a, &rec->node);
 	case REC_DEVICE:
-		return apply_device(a, &rec->device);
+		return member_device_locked(a->st, &rec->device, 1);
 	}
 	return -EBADMSG;
 }

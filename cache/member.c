@@ -18,7 +18,7 @@ static int put_node(struct store *st, const struct node_spec *n)
 	return store_run(st, q);
 }
 
-static int put_device(struct store *st, const struct rec_device *d)
+int member_device_locked(struct store *st, const struct rec_device *d, uint64_t chg)
 {
 	static const uint8_t none[HASH_LEN];
 	sqlite3_stmt *q = store_stmt(
@@ -34,7 +34,7 @@ static int put_device(struct store *st, const struct rec_device *d)
 	sqlite3_bind_blob(q, 3, d->ed_pk, sizeof d->ed_pk, SQLITE_STATIC);
 	sqlite3_bind_blob(q, 4, d->cert, sizeof d->cert, SQLITE_STATIC);
 	sqlite3_bind_blob(q, 5, none, sizeof none, SQLITE_STATIC);
-	sqlite3_bind_int64(q, 6, (int64_t)st->epoch);
+	sqlite3_bind_int64(q, 6, (int64_t)chg);
 	return store_run(st, q);
 }
 
@@ -47,7 +47,7 @@ int member_put(struct store *st, const struct node_spec *node, size_t node_cnt,
 	for (size_t i = 0; i < node_cnt && !err; i++)
 		err = put_node(st, &node[i]);
 	for (size_t i = 0; i < device_cnt && !err; i++)
-		err = put_device(st, &device[i]);
+		err = member_device_locked(st, &device[i], st->epoch);
 	pthread_mutex_unlock(&st->meta);
 	return err;
 }

@@ -16,4 +16,7 @@ int member_put(struct store *st, const struct node_spec *node, size_t node_cnt,
 /* The address of a node as a row has it; *url is malloc'ed.  0, -ENOENT, -ENOMEM, -EIO. */
 int member_url(struct store *st, uint16_t number, char **url);
 
+/* One device, if its row differs; chg is its epoch.  meta held. */
+int member_device_locked(struct store *st, const struct rec_device *d, uint64_t chg);
+
 #endif
