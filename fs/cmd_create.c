@@ -197,7 +197,7 @@ static int check_shape(struct create *c)
 	for (size_t i = 0; i < n && !err; i++) {
 		struct node *node;
 
-		err = node_open(&node, (uint16_t)(i + 1), c->place[i].url);
+		err = node_open(&node, (uint16_t)(i + 1), c->place[i].url, NULL);
 		if (err)
 			break;
 		p[i] = (struct place_node){(uint16_t)(i + 1), 1, node_domain(node), true};

@@ -149,7 +149,7 @@ static int probe(const struct recover *r, uint16_t number, const char *url)
 {
 	struct node *n;
 
-	int err = node_open(&n, number, url);
+	int err = node_open(&n, number, url, NULL);
 	if (err)
 		return err;
 	err = node_verify(n, r->kit->vol, now_ms() + PROBE_MS);
@@ -205,7 +205,7 @@ static int fetch_header(struct recover *r)
 	int err = node ? 0 : log_fail(-ENOMEM, "out of memory");
 
 	for (size_t i = 0; i < r->node_cnt && !err; i++) {
-		err = node_open(&node[cnt], r->node[i].number, r->node[i].url);
+		err = node_open(&node[cnt], r->node[i].number, r->node[i].url, NULL);
 		cnt += !err;
 	}
 	if (!err)
@@ -639,7 +639,8 @@ static int run(struct recover *r)
 	if (!err)
 		err = make_config(r, &cfg);
 	if (!err)
-		err = volume_open(&v, keys, r->head.k, r->head.m, cfg->node, cfg->node_cnt);
+		err = volume_open(&v, keys, r->head.k, r->head.m, cfg->node, cfg->node_cnt,
+				  NULL);
 	if (v)
 		keys = NULL;
 	if (!err)

@@ -182,7 +182,8 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 	if (!err && keys)
 		err = member_put(d->st, cfg->node, cfg->node_cnt, cfg->devices, cfg->device_cnt);
 	if (!err && keys) {
-		err = volume_open(&d->vol, keys, cfg->k, cfg->m, cfg->node, cfg->node_cnt);
+		err = volume_open(&d->vol, keys, cfg->k, cfg->m, cfg->node, cfg->node_cnt,
+				  NULL);
 		if (!err) {
 			keys = NULL;
 			d->st->vol = d->vol;

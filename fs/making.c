@@ -104,7 +104,7 @@ static void undo_node(const uint8_t vol[VOL_LEN], const json_t *j)
 
 	if (!path || number < 1 || number >= NODE_NONE ||
 	    (size_t)snprintf(url, sizeof url, "dir:%s", path) >= sizeof url ||
-	    making_lock(path, &fd) || node_open(&n, (uint16_t)number, url)) {
+	    making_lock(path, &fd) || node_open(&n, (uint16_t)number, url, NULL)) {
 		/* Nothing is there, or somebody makes something new of it. */
 		return;
 	}

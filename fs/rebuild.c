@@ -60,7 +60,7 @@ static int load(struct rebuild *r, const char *pass_file)
 	int err = drive_keys(r->cfg, pass_file, &keys);
 	if (!err)
 		err = volume_open(&v, keys, r->cfg->k, r->cfg->m, r->cfg->node,
-				  r->cfg->node_cnt);
+				  r->cfg->node_cnt, NULL);
 	if (err) {
 		keys_free(keys);
 		return err;

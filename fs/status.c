@@ -174,7 +174,7 @@ json_t *drive_status_closed(const char *name, int64_t verify_ms)
 	node = calloc(cfg->node_cnt, sizeof *node);
 	int err = node ? 0 : log_fail(-ENOMEM, "out of memory");
 	while (!err && cnt < cfg->node_cnt) {
-		err = node_open(&node[cnt], cfg->node[cnt].number, cfg->node[cnt].url);
+		err = node_open(&node[cnt], cfg->node[cnt].number, cfg->node[cnt].url, NULL);
 		if (!err)
 			cnt++;
 	}

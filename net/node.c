@@ -7,7 +7,6 @@
 #define MARKER_NAME  "v/node"
 #define MARKER_LEN   (8 + HASH_LEN)
 #define MARKER_MAGIC "HFNODE\0\1"
-#define DOMAIN_CAP   64
 #define SHORT_MS     2000
 
 const char *node_state_name(enum node_state s)
@@ -18,105 +17,15 @@ const char *node_state_name(enum node_state s)
 	return (unsigned)s < sizeof name / sizeof name[0] ? name[s] : "unknown";
 }
 
-/* --- addresses --- */
-
-/* The name in "?domain=NAME" of a canonical URL, or NULL. */
-static const char *url_domain(const char *url)
-{
-	const char *q = strstr(url, "?domain=");
-
-	return q ? q + strlen("?domain=") : NULL;
-}
-
-static int check_domain(const char *url, const char *q)
-{
-	const char *name = q + strlen("?domain=");
-
-	if (strncmp(q, "?domain=", strlen("?domain=")) != 0)
-		return log_fail(-EINVAL, "node %s: after the path only ?domain=NAME may follow",
-				url);
-	size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				  "0123456789._-");
-	if (!len || name[len] || len >= DOMAIN_CAP)
-		return log_fail(-EINVAL,
-				"node %s: a domain is 1 to %d letters, digits, dots, dashes",
-				url, DOMAIN_CAP - 1);
-	return 0;
-}
-
-/* Well-formed as RFC 3629 has it: addresses are kept as JSON text. */
-static bool utf8(const char *s)
-{
-	const uint8_t *c = (const uint8_t *)s;
-
-	while (*c) {
-		unsigned more = *c < 0x80 ? 0 : *c < 0xc2 ? 9 : *c < 0xe0 ? 1 : *c < 0xf0 ? 2 : 3;
-
-		if (more == 9 || *c > 0xf4 || (*c == 0xe0 && c[1] < 0xa0) ||
-		    (*c == 0xed && c[1] > 0x9f) || (*c == 0xf0 && c[1] < 0x90) ||
-		    (*c == 0xf4 && c[1] > 0x8f))
-			return false;
-		for (c++; more; more--, c++)
-			if ((*c & 0xc0) != 0x80)
-				return false;
-	}
-	return true;
-}
-
 int node_check_url(const char *url, char *canon)
 {
-	size_t len = strlen(url);
+	struct node_url u;
 
-	if (len >= NODE_URL_CAP)
-		return log_fail(-EINVAL, "node address of %zu bytes: %d is the limit", len,
-				NODE_URL_CAP - 1);
-	for (const char *c = url; *c; c++)
-		if ((unsigned char)*c < 0x20 || *c == 0x7f)
-			return log_fail(-EINVAL, "node address \"%s\" holds a control character",
-					url);
-	if (!utf8(url))
-		return log_fail(-EINVAL, "node address \"%s\" is not UTF-8", url);
-	if (!strncmp(url, "s3+", 3) || !strncmp(url, "dav+", 4))
-		return log_fail(-EINVAL, "node %s: this kind of node is not supported by this "
-				"version; dir:/absolute/path is", url);
-	if (strncmp(url, "dir:", 4) != 0)
-		return log_fail(-EINVAL, "node %s: unknown kind of node; an address looks like "
-				"dir:/absolute/path", url);
-	const char *path = url + 4;
-	if (*path != '/')
-		return log_fail(-EINVAL, "node %s: the path must be absolute, as in "
-				"dir:/absolute/path", url);
-	const char *q = strchr(path, '?');
-	if (q) {
-		int err = check_domain(url, q);
-		if (err)
-			return err;
-	}
-	const char *end = q ? q : path + strlen(path);
-	memcpy(canon, "dir:", 4);
-	size_t at = 4;
-	for (const char *c = path; c < end;) {
-		size_t part;
-		while (c < end && *c == '/')
-			c++;
-		for (part = 0; c + part < end && c[part] != '/';)
-			part++;
-		if (!part)
-			break;
-		if (part == 2 && c[0] == '.' && c[1] == '.')
-			return log_fail(-EINVAL, "node %s: the path must not contain \"..\"", url);
-		if (part != 1 || c[0] != '.') {
-			canon[at++] = '/';
-			memcpy(canon + at, c, part);
-			at += part;
-		}
-		c += part;
-	}
-	if (at == 4)
-		return log_fail(-EINVAL, "node %s: the root directory cannot be a node; name a "
-				"directory below it", url);
-	strcpy(canon + at, q ? q : "");
-	return 0;
+	int err = url_parse(&u, url);
+	if (!err)
+		snprintf(canon, NODE_URL_CAP, "%s", u.text);
+	url_release(&u);
+	return err;
 }
 
 /* --- life --- */
@@ -131,29 +40,31 @@ static uint32_t hash_domain(const char *name)
 	return h | 0x80000000u;
 }
 
-int node_open(struct node **out, uint16_t number, const char *url)
+int node_open(struct node **out, uint16_t number, const char *url, struct creds *creds)
 {
-	char canon[NODE_URL_CAP];
+	static const struct node_kind *const kind[] = {
+		[URL_DIR] = &node_dir_kind,
+		[URL_S3] = NULL,
+		[URL_DAV] = NULL,
+	};
 	pthread_condattr_t attr;
 
 	*out = NULL;
-	int err = node_check_url(url, canon);
-	if (err)
-		return err;
 	struct node *n = calloc(1, sizeof *n);
 	if (!n)
 		return -ENOMEM;
-	n->url = strdup(canon);
-	n->place = strdup(canon + 4);
-	if (!n->url || !n->place) {
-		err = -ENOMEM;
+	int err = url_parse(&n->url, url);
+	if (err)
+		goto fail;
+	n->kind = kind[n->url.kind];
+	if (!n->kind) {
+		err = log_fail(-ENOTSUP, "node %s: this kind of node is not supported by this "
+			       "version", n->url.text);
 		goto fail;
 	}
-	n->place[strcspn(n->place, "?")] = 0;
-	n->kind = &node_dir_kind;
 	n->number = number;
 	n->ref = 1;
-	n->domain = url_domain(canon) ? hash_domain(url_domain(canon)) : number;
+	n->domain = n->url.domain ? hash_domain(n->url.domain) : number;
 	n->since_ns = realtime_ns();
 	snprintf(n->name, sizeof n->name, "node-%u", number);
 	snprintf(n->error, sizeof n->error, "not tried yet");
@@ -161,22 +72,23 @@ int node_open(struct node **out, uint16_t number, const char *url)
 	err = node_timer_get();
 	if (err)
 		goto fail;
+	n->creds = creds;
+	creds_ref(creds);
 	pthread_mutex_init(&n->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&n->idle, &attr);
 	pthread_condattr_destroy(&attr);
-	err = n->kind->open(n, n->place);
+	err = n->kind->open(n);
 	if (err) {
-		node_timer_put();
 		node_unref(n);
+		node_timer_put();
 		return err;
 	}
 	*out = n;
 	return 0;
 fail:
-	free(n->url);
-	free(n->place);
+	url_release(&n->url);
 	free(n);
 	return err;
 }
@@ -193,8 +105,8 @@ void node_unref(struct node *n)
 	n->kind->free(n);
 	pthread_cond_destroy(&n->idle);
 	pthread_mutex_destroy(&n->lock);
-	free(n->url);
-	free(n->place);
+	url_release(&n->url);
+	creds_unref(n->creds);
 	free(n);
 }
 
@@ -272,7 +184,7 @@ void node_get_info(struct node *n, struct node_info *out)
 	*out = (struct node_info){.number = n->number};
 	snprintf(out->name, sizeof out->name, "%s", n->name);
 	snprintf(out->kind, sizeof out->kind, "%s", n->kind->name);
-	snprintf(out->url, sizeof out->url, "%s", n->url);
+	snprintf(out->url, sizeof out->url, "%s", n->url.text);
 	pthread_mutex_lock(&n->lock);
 	out->state = n->health.state;
 	out->since_ns = n->since_ns;
@@ -320,9 +232,9 @@ static void unlock_and_tell(struct node *n, enum node_state before)
 	if (after == before)
 		return;
 	if (after == NODE_UP || after == NODE_SLOW)
-		log_info("%s (%s) is %s", n->name, n->url, node_state_name(after));
+		log_info("%s (%s) is %s", n->name, n->url.text, node_state_name(after));
 	else
-		log_warn("%s (%s) is %s: %s", n->name, n->url, node_state_name(after), error);
+		log_warn("%s (%s) is %s: %s", n->name, n->url.text, node_state_name(after), error);
 	if (change)
 		change(n, arg);
 }
@@ -362,7 +274,7 @@ void node_account(struct node *n, const struct node_io *io)
 
 void node_lied(struct node *n, const char *blob)
 {
-	log_warn("%s (%s): %s is not genuine", n->name, n->url, blob);
+	log_warn("%s (%s): %s is not genuine", n->name, n->url.text, blob);
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
 	snprintf(n->error, sizeof n->error, "%s is not genuine", blob);
@@ -372,7 +284,7 @@ void node_lied(struct node *n, const char *blob)
 
 void node_lacks(struct node *n, const char *blob)
 {
-	log_warn("%s (%s): %s is missing", n->name, n->url, blob);
+	log_warn("%s (%s): %s is missing", n->name, n->url.text, blob);
 	pthread_mutex_lock(&n->lock);
 	snprintf(n->error, sizeof n->error, "%s is missing", blob);
 	pthread_mutex_unlock(&n->lock);
@@ -502,9 +414,9 @@ static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadli
 		err = call(n, io, &io);
 		if (!err && io->list.len)
 			err = log_fail(-ENOTEMPTY, "node %s: holds blobs but no marker; it may be "
-				       "part of another volume: choose an empty place", n->url);
+				       "part of another volume: choose an empty place", n->url.text);
 		else if (err)
-			log_fail(err, "node %s: cannot be listed: %s", n->url, reason(err));
+			log_fail(err, "node %s: cannot be listed: %s", n->url.text, reason(err));
 		node_io_unref(io);
 	}
 	if (err)
@@ -524,7 +436,7 @@ static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadli
 	io->trusted = true;
 	err = call(n, io, &io);
 	if (err)
-		log_fail(err, "node %s: cannot be written: %s", n->url, reason(err));
+		log_fail(err, "node %s: cannot be written: %s", n->url.text, reason(err));
 	node_io_unref(io);
 	return err;
 }
@@ -541,12 +453,12 @@ int node_init(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
 		err = init_empty(n, vol, deadline_ms);
 	else if (err == -ENODEV)
 		log_fail(err, "node %s: the directory above it is not there; make it, or mount "
-			 "the disk", n->url);
+			 "the disk", n->url.text);
 	else if (err)
-		log_fail(err, "node %s: %s", n->url, reason(err));
+		log_fail(err, "node %s: %s", n->url.text, reason(err));
 	else if (marker_check(n, vol, io->buf, io->got) != 0)
 		err = log_fail(-EEXIST, "node %s: in use already, by another volume or as another "
-			       "node", n->url);
+			       "node", n->url.text);
 	node_io_unref(io);
 	return err ? err : node_verify(n, vol, deadline_ms);
 }

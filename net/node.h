@@ -14,9 +14,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/uio.h>
+#include "net/creds.h"
 #include "net/keys.h"
-
-#define NODE_URL_CAP 4096
+#include "net/url.h"
 
 /* NODE_PROBE is for node_verify_io alone: opens the place anew and reads its marker. */
 enum node_op { NODE_PUT, NODE_GET, NODE_DEL, NODE_LIST, NODE_PROBE };
@@ -122,11 +122,12 @@ struct node_info {
 /*
  * node_check_url: 0, or -EINVAL with a log line that says what is wrong and what is right;
  * canon gets the canonical URL (NODE_URL_CAP bytes).
- * node_open never touches the place: it starts the threads.  node_close waits for ios to be
+ * node_open takes a reference to creds (may be NULL) and uses the profile that the URL names.
+ * It never touches the place: it starts the threads.  node_close waits for ios to be
  * called back, and detaches threads that hang in the kernel.
  */
 int node_check_url(const char *url, char *canon);
-int node_open(struct node **out, uint16_t number, const char *url);
+int node_open(struct node **out, uint16_t number, const char *url, struct creds *creds);
 void node_close(struct node *n);
 /* Requests under way, and those that come, end with -ECANCELED: before a close. */
 void node_quiet(struct node *n);

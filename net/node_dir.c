@@ -469,9 +469,9 @@ static int reopen_root(struct node *n, bool create, struct root **out)
 	struct dir_node *d = n->impl;
 	struct stat st;
 
-	int fd = open(n->place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT && create && mkdir(n->place, 0700) == 0)
-		fd = open(n->place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open(n->url.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT && create && mkdir(n->url.path, 0700) == 0)
+		fd = open(n->url.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		int err = errno == ENOENT || errno == ENOTDIR ? -ENODEV : -errno;
 		if (fd >= 0)
@@ -769,11 +769,10 @@ static void dir_give_up(struct node *n, struct node_io *io)
 		node_io_let_go(io);
 }
 
-static int dir_open(struct node *n, const char *place)
+static int dir_open(struct node *n)
 {
 	pthread_condattr_t attr;
 
-	(void)place;
 	struct dir_node *d = calloc(1, sizeof *d);
 	if (!d)
 		return -ENOMEM;

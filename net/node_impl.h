@@ -17,7 +17,7 @@
 
 struct node_kind {
 	const char *name;
-	int (*open)(struct node *n, const char *place);
+	int (*open)(struct node *n); /* n->url and n->creds are set */
 	void (*start)(struct node *n, struct node_io *io);
 	/*
 	 * The caller has its answer; io may be anywhere or unknown.  If it was not begun the
@@ -34,7 +34,8 @@ extern const struct node_kind node_dir_kind;
 
 struct node {
 	const struct node_kind *kind;
-	char *url, *place;
+	struct node_url url;
+	struct creds *creds; /* may be NULL */
 	char name[64];
 	uint16_t number;
 	uint32_t domain;

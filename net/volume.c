@@ -27,7 +27,7 @@ static void node_changed(struct node *n, void *arg)
 }
 
 int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
-		const struct node_spec *spec, size_t spec_cnt)
+		const struct node_spec *spec, size_t spec_cnt, struct creds *creds)
 {
 	int err;
 
@@ -59,7 +59,7 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 			err = log_fail(-EINVAL, "node number %u is listed twice or is reserved",
 				       spec[i].number);
 		else
-			err = node_open(&v->node[i], spec[i].number, spec[i].url);
+			err = node_open(&v->node[i], spec[i].number, spec[i].url, creds);
 		if (!err) {
 			v->node_cnt++;
 			node_on_change(v->node[i], node_changed, v);

@@ -51,9 +51,9 @@ struct node_spec {
 	char *url;
 };
 
-/* Takes keys over on success.  Does not wait for any node. */
+/* Takes keys over on success, and references to creds (may be NULL).  Waits for no node. */
 int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
-		const struct node_spec *spec, size_t spec_cnt);
+		const struct node_spec *spec, size_t spec_cnt, struct creds *creds);
 /* Verifies all nodes in parallel until the deadline; returns how many are readable. */
 int volume_verify(struct volume *v, int64_t deadline_ms);
 /*

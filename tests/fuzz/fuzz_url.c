@@ -5,32 +5,37 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t len);
 
+/* No part of a path is empty, "." or "..". */
+static void check_path(const char *path)
+{
+	for (const char *c = path; *c;) {
+		size_t part = strcspn(++c, "/");
+
+		if (!part || (*c == '.' && part == 1) ||
+		    (part == 2 && c[0] == '.' && c[1] == '.'))
+			abort();
+		c += part;
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t len)
 {
-	char *url = strndup(len ? (const char *)p : "", len);
-	char *canon = malloc(NODE_URL_CAP), *again = malloc(NODE_URL_CAP);
+	char *text = strndup(len ? (const char *)p : "", len);
+	struct node_url u, again;
 
 	log_set_quiet(true);
 	log_set_level(LOG_LVL_ERROR);
-	if (url && canon && again && node_check_url(url, canon) == 0) {
-		char *end = canon + strcspn(canon, "?"), *c = canon + 4;
-
-		if (strnlen(canon, NODE_URL_CAP) > strlen(url) ||
-		    strncmp(canon, "dir:/", 5) != 0 || node_check_url(canon, again) ||
-		    strcmp(canon, again) != 0)
+	if (text && url_parse(&u, text) == 0) {
+		if (strlen(u.text) >= NODE_URL_CAP || url_parse(&again, u.text) ||
+		    strcmp(u.text, again.text) != 0 || strcmp(u.path, again.path) != 0)
 			abort();
-		/* No part of the path is empty, "." or "..". */
-		while (c < end) {
-			size_t part = strcspn(++c, "/?");
-
-			if (!part || (*c == '.' && part == 1) ||
-			    (part == 2 && c[0] == '.' && c[1] == '.'))
-				abort();
-			c += part;
-		}
+		url_release(&again);
+		if (u.kind != URL_S3)
+			check_path(u.path);
+		else if (strstr(u.path, "//") || *u.path == '/')
+			abort();
+		url_release(&u);
 	}
-	free(url);
-	free(canon);
-	free(again);
+	free(text);
 	return 0;
 }

@@ -92,7 +92,7 @@ static void heal(void)
 		spec[i].number = (uint16_t)(i + 1);
 		assert_true(asprintf(&spec[i].url, "dir:%s/%u", x.base, i + 1) > 0);
 	}
-	assert_int_equal(volume_open(&x.v, keys, 4, 2, spec, 6), 0);
+	assert_int_equal(volume_open(&x.v, keys, 4, 2, spec, 6, NULL), 0);
 	for (unsigned i = 0; i < 6; i++)
 		free(spec[i].url);
 	volume_verify(x.v, soon());

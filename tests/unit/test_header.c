@@ -147,7 +147,7 @@ static void test_fetch(void **state)
 	for (unsigned i = 0; i < N; i++) {
 		snprintf(path, sizeof path, "dir:%s/n%u", w.root, i);
 		mkdir(path + 4, 0700);
-		assert_int_equal(node_open(&w.node[i], (uint16_t)(i + 1), path), 0);
+		assert_int_equal(node_open(&w.node[i], (uint16_t)(i + 1), path, NULL), 0);
 	}
 	assert_int_equal(fetch(&w, o->ed_pk, &h, &with), -ENOENT);
 	for (unsigned i = 0; i < N; i++)

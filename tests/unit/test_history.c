@@ -204,7 +204,7 @@ static struct volume *open_volume(struct world *w, struct keys *k, bool init)
 		assert_true(asprintf(&spec[i].url, "dir:%s", p) > 0);
 		free(p);
 	}
-	assert_int_equal(volume_open(&v, k, 4, 2, spec, N), 0);
+	assert_int_equal(volume_open(&v, k, 4, 2, spec, N, NULL), 0);
 	for (unsigned i = 0; i < N; i++) {
 		if (init)
 			assert_int_equal(node_init(v->node[i], vol, now_ms() + 5000), 0);
