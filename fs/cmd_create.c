@@ -6,347 +6,19 @@
  */
 #include "fs/cmd.h"
 
-#include <dirent.h>
-#include <limits.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "fs/create.h"
 #include "fs/drive.h"
 #include "fs/making.h"
 #include "fs/prompt.h"
-#include "net/kit.h"
 
 #define CMD	    "create"
-#define NODES_MAX   4096
-#define STRIPE_MAX  16
-#define TRIAL_NODES 6
 #define NODE_MS	    30000
 #define FIRST_MS    120000
 #define KIT_CAP	    (8u << 20)
-
-struct place {
-	char *url;  /* canonical */
-	char *path; /* of a directory, all links resolved, without the part that is not there */
-	bool there; /* it exists and is empty */
-	bool made;  /* by this run */
-	int fd;	    /* its lock: from here on it is ours to fill; -1 */
-};
-
-struct create {
-	const char *name, *pass_file, *kit_file, *credentials;
-	bool no_pass, kit_needs_pass, json;
-	uint64_t survive;
-	bool have_survive;
-	char **url;
-	size_t url_cnt;
-
-	char *home; /* the state directory */
-	char *dir;  /* of the volume, in it */
-	char *kit_path;
-	struct place *place;
-	size_t cnt;
-	unsigned k, m;
-	char *pass;
-	struct kit *kit;
-	struct owner *owner;
-	int home_fd; /* the lock of the state directory; -1 */
-	bool trial; /* no --node: all below dir */
-	bool made_dir, made_kit;
-};
-
-/* --- checks: nothing is written --- */
-
-/* 1 when something is in the directory (its name in *what), 0 when not, or -errno. */
-static int holds(const char *path, char what[NAME_MAX + 1])
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	int found = 0;
-
-	if (!d)
-		return -errno;
-	while (!found && (e = readdir(d))) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-		    !strcmp(e->d_name, "lost+found"))
-			continue;
-		found = 1;
-		snprintf(what, NAME_MAX + 1, "%s", e->d_name);
-	}
-	closedir(d);
-	return found;
-}
-
-static int check_dir(const struct place *p)
-{
-	char what[NAME_MAX + 1];
-	int err = holds(p->path, what);
-
-	if (err < 0)
-		return cmd_fail(CMD, "node %s: %s", p->url, strerror(-err));
-	if (err)
-		return cmd_fail(CMD,
-				"node %s is not empty (it holds %s): give an empty or new "
-				"directory",
-				p->url, what);
-	if (access(p->path, R_OK | W_OK | X_OK) < 0)
-		return cmd_fail(CMD, "node %s cannot be written to: %s", p->url,
-				strerror(errno));
-	return 0;
-}
-
-/* Above a node that is to be made: a typing error there would make a tree. */
-static int check_above(const struct place *p)
-{
-	char *above = strdup(p->path), *slash;
-	struct stat st;
-	int status = 0;
-
-	if (!above)
-		return cmd_fail(CMD, "out of memory");
-	slash = strrchr(above, '/');
-	slash[slash == above] = 0;
-	if (lstat(p->path, &st) == 0)
-		status = cmd_fail(CMD, "node %s is a link to what is not there", p->url);
-	else if (access(above, F_OK) < 0 && errno == ENOENT)
-		status = cmd_fail(CMD,
-				  "node %s: %s is not there: make it, or mount the disk first",
-				  p->url, above);
-	else if (access(above, W_OK | X_OK) < 0)
-		status = cmd_fail(CMD, "node %s cannot be made in %s: %s", p->url, above,
-				  strerror(errno));
-	free(above);
-	return status;
-}
-
-static bool within(const char *outer, const char *inner)
-{
-	size_t len = strlen(outer);
-
-	return !strncmp(outer, inner, len) && (inner[len] == '/' || !inner[len]);
-}
-
-static bool same_inode(const char *a, const char *b)
-{
-	struct stat x, y;
-
-	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
-	       x.st_ino == y.st_ino;
-}
-
-static int check_node(struct create *c, const char *url)
-{
-	struct place *p = &c->place[c->cnt];
-	char canon[NODE_URL_CAP];
-
-	int err = node_check_url(url, canon);
-	if (err)
-		return cmd_usage(CMD, "%s", log_last());
-	p->url = strdup(canon);
-	p->fd = -1;
-	if (!p->url)
-		return cmd_fail(CMD, "out of memory");
-	c->cnt++;
-	if (strncmp(canon, "dir:", 4)) {
-		for (size_t i = 0; i + 1 < c->cnt; i++)
-			if (!strcmp(c->place[i].url, canon))
-				return cmd_usage(CMD, "node %s is given twice", canon);
-		return 0;
-	}
-	canon[strcspn(canon, "?")] = 0;
-	p->path = config_resolve(canon + 4, &p->there);
-	if (!p->path)
-		return cmd_fail(CMD, "node %s: %s", p->url, strerror(errno));
-	if (!c->trial && (within(c->home, p->path) || within(p->path, c->home)))
-		return cmd_usage(CMD,
-				 "node %s and the state directory %s: one lies within the "
-				 "other; a node is a place of its own",
-				 p->url, c->home);
-	for (size_t i = 0; i + 1 < c->cnt; i++) {
-		const struct place *q = &c->place[i];
-
-		if (!q->path)
-			continue;
-		if (!strcmp(q->path, p->path) || same_inode(q->path, p->path))
-			return cmd_usage(CMD, "nodes %s and %s are the same place", q->url,
-					 p->url);
-		if (within(q->path, p->path) || within(p->path, q->path))
-			return cmd_usage(CMD, "nodes %s and %s: one lies within the other",
-					 q->url, p->url);
-	}
-	return p->there ? check_dir(p) : c->trial ? 0 : check_above(p);
-}
-
-static int check_shape(struct create *c)
-{
-	size_t n = c->cnt, width = HF_MIN(n, (size_t)STRIPE_MAX);
-
-	if (n < 2)
-		return cmd_usage(
-			CMD, "a volume needs at least two nodes: give --node twice or more");
-	if (!c->have_survive)
-		c->survive = n == 6 ? 2 : HF_MAX(width / 3, (size_t)1);
-	if (c->survive < 1 || c->survive >= width)
-		return cmd_usage(CMD, "--survive %llu: with %zu nodes it is 1 to %zu",
-				 (unsigned long long)c->survive, n, width - 1);
-	c->m = (unsigned)c->survive;
-	c->k = (unsigned)width - c->m;
-	/* Domains that fail together are known to opened nodes. */
-	struct place_node *p = calloc(n, sizeof *p);
-	int err = p ? 0 : -ENOMEM;
-	for (size_t i = 0; i < n && !err; i++) {
-		struct node *node;
-
-		err = node_open(&node, (uint16_t)(i + 1), c->place[i].url, NULL);
-		if (err)
-			break;
-		p[i] = (struct place_node){(uint16_t)(i + 1), 1, node_domain(node), true};
-		node_close(node);
-	}
-	if (!err)
-		err = place_check(p, n, c->k, c->m);
-	free(p);
-	return err ? cmd_fail_last(CMD, err) : 0;
-}
-
-static int trial_nodes(struct create *c)
-{
-	c->url = calloc(TRIAL_NODES, sizeof *c->url);
-	if (!c->url)
-		return cmd_fail(CMD, "out of memory");
-	for (; c->url_cnt < TRIAL_NODES; c->url_cnt++)
-		if (asprintf(&c->url[c->url_cnt], "dir:%s/nodes/%zu", c->dir, c->url_cnt + 1) <
-		    0) {
-			c->url[c->url_cnt] = NULL;
-			return cmd_fail(CMD, "out of memory");
-		}
-	return 0;
-}
-
-static int check_kit_path(struct create *c)
-{
-	struct stat st;
-	char *above, *slash;
-	int status = 0;
-
-	if (!c->kit_file) {
-		if (asprintf(&c->kit_path, "%s/kit.txt", c->dir) < 0)
-			c->kit_path = NULL;
-		return c->kit_path ? 0 : cmd_fail(CMD, "out of memory");
-	}
-	if (!*c->kit_file)
-		return cmd_usage(CMD, "--kit needs a file");
-	for (const char *s = c->kit_file; *s; s++)
-		if ((unsigned char)*s < 0x20 || *s == 0x7f)
-			return cmd_usage(CMD, "kit %s: its name holds a control character",
-					 c->kit_file);
-	json_t *text = json_string(c->kit_file);
-	json_decref(text);
-	if (!text)
-		return cmd_usage(CMD, "kit %s: its name is not UTF-8", c->kit_file);
-	above = strdup(c->kit_file);
-	if (!above)
-		return cmd_fail(CMD, "out of memory");
-	slash = strrchr(above, '/');
-	if (slash)
-		slash[slash == above] = 0;
-	char *real = realpath(slash ? above : ".", NULL);
-	if (!real)
-		status = cmd_fail(CMD, "kit %s: %s", c->kit_file, strerror(errno));
-	else if (asprintf(&c->kit_path, "%s/%s", strcmp(real, "/") ? real : "",
-			  slash ? strrchr(c->kit_file, '/') + 1 : c->kit_file) < 0)
-		c->kit_path = NULL;
-	if (!status && !c->kit_path)
-		status = cmd_fail(CMD, "out of memory");
-	if (!status && lstat(c->kit_path, &st) == 0)
-		status =
-			cmd_fail(CMD,
-				 "kit %s exists already: another volume's kit is never written "
-				 "over; give another --kit",
-				 c->kit_path);
-	if (!status && access(real, W_OK | X_OK) < 0)
-		status = cmd_fail(CMD, "kit %s: %s: %s", c->kit_path, real, strerror(errno));
-	for (size_t i = 0; !status && i < c->cnt; i++)
-		if (c->place[i].path && within(c->place[i].path, c->kit_path))
-			status = cmd_usage(
-				CMD,
-				"kit %s lies on node %s: whoever has that node would have "
-				"the keys; give another --kit",
-				c->kit_path, c->place[i].url);
-	free(real);
-	free(above);
-	return status;
-}
-
-/* One create or recover at a time in a state directory; kept until this process ends. */
-static int lock_home(struct create *c)
-{
-	if (c->home_fd >= 0)
-		return 0;
-	int err = making_lock(c->home, &c->home_fd);
-	if (err == -EAGAIN)
-		return log_fail(err,
-				"another create or recover is at work in %s: wait for its end",
-				c->home);
-	return err ? log_fail(err, "%s: %s", c->home, strerror(-err)) : 0;
-}
-
-/* The name is taken, but maybe only by a create that was killed. */
-static int clear_dir(struct create *c)
-{
-	char file[PATH_MAX];
-
-	snprintf(file, sizeof file, "%s/volume.json", c->dir);
-	if (access(file, F_OK) == 0)
-		return cmd_fail(CMD, "the volume %s exists already: choose another name",
-				c->name);
-	int err = lock_home(c);
-	if (err)
-		return cmd_fail_last(CMD, err);
-	err = making_undo(c->dir);
-	/* A prompt that nobody answers must not keep others out. */
-	close(c->home_fd);
-	c->home_fd = -1;
-	if (!err)
-		return 0;
-	return cmd_fail(CMD, "%s is there but holds no volume: remove it, or choose another name",
-			c->dir);
-}
-
-static int check(struct create *c)
-{
-	struct stat st;
-	int status = 0;
-
-	int err = config_path(c->name, &c->dir);
-	if (err == -EINVAL)
-		return cmd_usage(CMD, "%s", log_last());
-	if (!err)
-		err = config_home(&c->home);
-	if (err)
-		return cmd_fail_last(CMD, err);
-	if (lstat(c->dir, &st) == 0)
-		status = clear_dir(c);
-	if (status)
-		return status;
-	c->trial = !c->url_cnt;
-	if (c->trial)
-		status = trial_nodes(c);
-	c->place = calloc(HF_MAX(c->url_cnt, (size_t)1), sizeof *c->place);
-	if (!status && !c->place)
-		status = cmd_fail(CMD, "out of memory");
-	for (size_t i = 0; i < c->url_cnt && !status; i++)
-		status = check_node(c, c->url[i]);
-	if (!status)
-		status = check_shape(c);
-	if (!status)
-		status = check_kit_path(c);
-	if (!status)
-		status = cmd_check_credentials(CMD, c->credentials, c->url, c->url_cnt);
-	return status;
-}
-
-/* --- making it --- */
 
 static int write_down(const struct create *c)
 {
@@ -373,7 +45,7 @@ static int make_place(struct create *c, struct place *p)
 		return 0;
 	if (!p->there) {
 		/* Only in the volume's own directory is what is above it made too. */
-		err = within(c->dir, p->path)	   ? mkdir_all(p->path, 0700)
+		err = config_within(c->dir, p->path)	   ? mkdir_all(p->path, 0700)
 		      : mkdir(p->path, 0700) < 0 ? -errno
 						 : 0;
 		if (err)
@@ -386,7 +58,7 @@ static int make_place(struct create *c, struct place *p)
 		return log_fail(err, "node %s: another create is at work on it", p->url);
 	/* It was empty, but that was before the lock. */
 	if (!err)
-		err = holds(p->path, what);
+		err = create_holds(p->path, what);
 	if (err > 0)
 		err = log_fail(-ENOTEMPTY, "node %s is not empty any more: it holds %s", p->url,
 			       what);
@@ -407,7 +79,7 @@ static int make_dirs(struct create *c)
 	if (err)
 		return err;
 	free(home);
-	err = lock_home(c);
+	err = create_lock_home(c);
 	if (err)
 		return err;
 	if (mkdir(c->dir, 0700) < 0)
@@ -728,8 +400,8 @@ static int add_url(struct create *c, const char *url)
 	if (!more)
 		return cmd_fail(CMD, "out of memory");
 	c->url = more;
-	if (c->url_cnt == NODES_MAX)
-		return cmd_usage(CMD, "more than %d nodes", NODES_MAX);
+	if (c->url_cnt == CREATE_NODES_MAX)
+		return cmd_usage(CMD, "more than %d nodes", CREATE_NODES_MAX);
 	more[c->url_cnt] = strdup(url);
 	return more[c->url_cnt] ? (c->url_cnt++, 0) : cmd_fail(CMD, "out of memory");
 }
@@ -799,7 +471,7 @@ int cmd_create(int argc, char **argv)
 	if (err)
 		status = cmd_fail_last(CMD, err);
 	if (!status)
-		status = check(&c);
+		status = create_check(&c);
 	if (!status && (!c.no_pass || c.kit_needs_pass)) {
 		err = prompt_pass(c.pass_file, "New passphrase", true, &c.pass);
 		if (err)

@@ -265,13 +265,6 @@ static int check_empty(const char *path)
 	return status;
 }
 
-static bool within(const char *outer, const char *inner)
-{
-	size_t len = strlen(outer);
-
-	return !strncmp(outer, inner, len) && (inner[len] == '/' || !inner[len]);
-}
-
 /* What the drive itself needs must be neither below the mount point nor above it. */
 static int check_apart(const struct config *cfg, const char *point)
 {
@@ -281,12 +274,12 @@ static int check_apart(const struct config *cfg, const char *point)
 	int err = config_home(&home);
 	if (err)
 		return cmd_fail_last("mount", err);
-	if (within(home, point))
+	if (config_within(home, point))
 		status = cmd_fail("mount",
 				  "mount point %s lies in the state directory %s: choose "
 				  "another",
 				  point, home);
-	else if (within(point, home))
+	else if (config_within(point, home))
 		status = cmd_fail("mount",
 				  "mount point %s would hide the state directory %s: choose "
 				  "another",
@@ -299,7 +292,7 @@ static int check_apart(const struct config *cfg, const char *point)
 		if (!place)
 			return cmd_fail("mount", "out of memory");
 		place[strcspn(place, "?")] = 0;
-		if (within(place, point) || within(point, place))
+		if (config_within(place, point) || config_within(point, place))
 			status = cmd_fail("mount",
 					  "mount point %s and node %s: one lies within the "
 					  "other; choose another mount point",

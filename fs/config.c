@@ -57,6 +57,13 @@ char *config_resolve(const char *path, bool *there)
 	return out;
 }
 
+bool config_within(const char *outer, const char *inner)
+{
+	size_t len = strlen(outer);
+
+	return !strncmp(outer, inner, len) && (inner[len] == '/' || !inner[len]);
+}
+
 static int home_path(char **out)
 {
 	const char *home = getenv("HOLDFAST_HOME"), *xdg = getenv("XDG_DATA_HOME");

@@ -32,6 +32,8 @@ int config_home(char **out);
 int config_home_make(char **out);
 /* The canonical form of a path of which the end need not be there; NULL with errno. */
 char *config_resolve(const char *path, bool *there);
+/* inner is outer or below it; both canonical. */
+bool config_within(const char *outer, const char *inner);
 int config_path(const char *name, char **dir_out);
 int config_load(const char *name,
 		struct config **out); /* -ENOENT: no such volume (says which exist) */

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * recover: what recover is told and finds.  recover_find.c reads: the kit, the nodes, the
+ * header, who is who; cmd_recover.c does the rest.
+ */
+#ifndef HOLDFAST_FS_RECOVER_H
+#define HOLDFAST_FS_RECOVER_H
+
+#include "fs/config.h"
+#include "net/kit.h"
+
+struct found {
+	uint16_t number;
+	char *url;
+	bool given; /* by --node: it holds against the kit and the header */
+};
+
+struct recover {
+	const char *kit_file, *name, *pass_file, *kit_pass_file, *credentials;
+	bool no_pass, json;
+	char **url;
+	size_t url_cnt;
+
+	char *dir, *tmp;
+	bool made_tmp;
+	int home_fd;		/* the lock of the state directory; -1 */
+	struct interrupt *stop; /* of cmd_recover.c */
+	char *pass;
+	struct kit *kit;
+	struct owner *owner;
+	struct found *node;
+	size_t node_cnt;
+	struct buf head_bytes;
+	struct header head;
+	uint16_t device; /* this machine's */
+	unsigned answered;
+};
+
+/* Each 0 or -errno with a log line; in this order. */
+int recover_open_kit(struct recover *r);
+/* The kit's own passphrase first, then that of this machine. */
+int recover_unlock(struct recover *r);
+/* The kit's addresses, and which node each --node URL is. */
+int recover_gather_nodes(struct recover *r);
+int recover_fetch_header(struct recover *r);
+/* The volume key from the header's kit slot; then what only it can read: nodes, devices. */
+int recover_open_header(struct recover *r, struct keys **keys);
+/* The header's list is newer than the kit's; what --node says holds against both. */
+int recover_make_config(struct recover *r, struct config **out);
+/* Enough of them can be read, and written to. */
+int recover_check_nodes(struct recover *r, struct volume *v);
+
+#endif
