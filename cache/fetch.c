@@ -6,6 +6,9 @@
 #include "net/gather.h"
 
 #define COMPLAIN_MS 10000
+#define NEAR_SIZE   ((uint64_t)1 << 20)
+#define JOB_LEAST   ((uint64_t)1 << 20)
+#define REACH_MS    2000
 
 /* --- one extent --- */
 
@@ -46,15 +49,19 @@ static int reachable(struct store *st, int64_t deadline_ms)
 	return -ENODATA;
 }
 
+/* near: of a small file, whose neighbours will be read too. */
 static int source_read(struct store *st, const struct source *s, uint32_t off, uint32_t len,
-		       uint8_t *buf, int64_t deadline_ms)
+		       uint8_t *buf, int64_t deadline_ms, bool near)
 {
 	if (s->is_inline) {
 		memcpy(buf, s->inl.p + off, len);
 		return 0;
 	}
 	int err = reachable(st, deadline_ms);
-	return err ? err : gather_read(st->vol, &s->place, off, len, buf, deadline_ms);
+	if (err)
+		return err;
+	return (near ? gather_read_near : gather_read)(st->vol, &s->place, off, len, buf,
+						       deadline_ms);
 }
 
 int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t deadline_ms)
@@ -63,7 +70,7 @@ int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t
 	int err = source_open(st, e, &s);
 
 	if (!err)
-		err = source_read(st, &s, e->seg_off, (uint32_t)e->len, buf, deadline_ms);
+		err = source_read(st, &s, e->seg_off, (uint32_t)e->len, buf, deadline_ms, true);
 	buf_release(&s.inl);
 	return err;
 }
@@ -172,7 +179,8 @@ int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint6
 		err = -ENOMEM;
 		goto out;
 	}
-	err = source_read(st, &s, (uint32_t)at, (uint32_t)(end - at), p, deadline_ms);
+	err = source_read(st, &s, (uint32_t)at, (uint32_t)(end - at), p, deadline_ms,
+			  in->size <= NEAR_SIZE);
 	if (!err) {
 		keep(st, in, e, from, to, p);
 		if (p != buf)
@@ -198,6 +206,24 @@ bool fetch_busy_locked(const struct data *d, uint64_t ino, uint64_t off, uint64_
 	return false;
 }
 
+/*
+ * The next job from *from on: an extent to its end, so that a segment is fetched by one, or
+ * several small ones.  1; 0 at the end of what is on the nodes.
+ */
+static int job_locked(struct store *st, struct inode *in, uint64_t *from, uint64_t *end)
+{
+	struct extent e;
+	int got = extent_at_locked(st, in->ino, *from, &e);
+
+	if (got != 1)
+		return got;
+	*from = HF_MAX(*from, e.off);
+	*end = e.off + e.len;
+	while (*end - *from < JOB_LEAST && extent_at_locked(st, in->ino, *end, &e) == 1)
+		*end = e.off + e.len;
+	return 1;
+}
+
 void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end)
 {
 	struct data *d = st->data;
@@ -210,22 +236,32 @@ void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64
 		in->read_run++;
 	}
 	in->read_next = end;
-	if (in->read_run < 2 || !d->reader_cnt || d->job_cnt == READ_AHEAD_JOBS ||
-	    end + READ_AHEAD / 2 <= f->ra_end || f->ra_end >= in->size)
+	if (in->read_run < 2 || !d->reader_cnt || f->ra_end >= in->size)
 		return;
-	if (ranges_total(in->spans, RG_HAVE) >= in->size)
+	uint64_t depth = HF_MIN(READ_AHEAD << HF_MIN(in->read_run - 2, 8u), READ_AHEAD_MAX);
+	if (end + depth / 2 <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
 		return;
-	uint64_t from = HF_MAX(end, f->ra_end), to = HF_MIN(from + READ_AHEAD, in->size), stop;
-	f->ra_end = to;
-	if (from >= to)
-		return;
-	unsigned flags;
-	ranges_at(in->spans, from, to, &flags, &stop);
-	if (flags & RG_HAVE && stop == to)
-		return;
-	d->job[(d->job_head + d->job_cnt++) % READ_AHEAD_JOBS] =
-		(struct fetch_job){in->ino, from, to};
-	pthread_cond_signal(&d->job_cond);
+	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last. */
+	depth = HF_MIN(depth, HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST));
+	uint64_t from = HF_MAX(end, f->ra_end), to = HF_MIN(end + depth, in->size), stop;
+	while (from < to && d->job_cnt < READ_AHEAD_JOBS) {
+		unsigned flags;
+
+		ranges_at(in->spans, from, in->size, &flags, &stop);
+		if (flags & RG_HAVE) {
+			from = f->ra_end = stop;
+			continue;
+		}
+		if (job_locked(st, in, &from, &stop) != 1) {
+			f->ra_end = in->size;
+			break;
+		}
+		f->ra_end = stop;
+		d->job[(d->job_head + d->job_cnt++) % READ_AHEAD_JOBS] =
+			(struct fetch_job){in->ino, from, stop};
+		from = stop;
+		pthread_cond_signal(&d->job_cond);
+	}
 }
 
 struct ahead {

@@ -1,38 +1,84 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "net/gather.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include "net/cells.h"
+#include "net/paces.h"
 #include "net/rows.h"
 
-#define CELLS_BYTES   (8u << 20)
+#define CELLS_BYTES   (24u << 20) /* more than a segment */
 #define BATCH	      64	 /* cells that one gather_read works on at a time */
 #define PIECE	      (1u << 20) /* of one shard, in gather_stream */
-#define AHEAD	      (8u << 20) /* bytes asked for and not yet here, in gather_stream */
+#define AHEAD	      (8u << 20) /* asked for and not yet here, in pieces of gather_stream */
+#define NEAR_CNT      8	 /* segments of which misses are counted */
+#define NEAR_MS	      2000 /* between two of them at most */
+#define NEAR_DEADLINE 30000
+
+/* Misses of small things in one segment. */
+struct near {
+	struct seg_id id;
+	unsigned cnt;
+	int64_t last_ms;
+	bool asked; /* the rest is wanted, under way or here */
+};
 
 struct gather {
 	struct cells *cells;
+	struct paces *paces;
+	struct volume *v;
+	pthread_mutex_t lock; /* of all below */
+	pthread_cond_t cond;
+	struct near near[NEAR_CNT];
+	struct seg_place rest; /* of which the thread shall fetch the rest, when wanted */
+	bool wanted, stop, running;
+	pthread_t thread;
 };
+
+struct paces *gather_paces(struct volume *v)
+{
+	return v->gather->paces;
+}
 
 int gather_new(struct gather **out, struct volume *v)
 {
-	(void)v;
 	*out = calloc(1, sizeof **out);
 	if (!*out)
 		return -ENOMEM;
+	(*out)->v = v;
+	pthread_mutex_init(&(*out)->lock, NULL);
+	pthread_cond_init(&(*out)->cond, NULL);
 	int err = cells_new(&(*out)->cells, CELLS_BYTES);
+	if (!err)
+		err = paces_new(&(*out)->paces);
 	if (err) {
-		free(*out);
+		gather_free(*out);
 		*out = NULL;
 	}
 	return err;
+}
+
+void gather_stop(struct gather *g)
+{
+	pthread_mutex_lock(&g->lock);
+	g->stop = true;
+	bool running = g->running;
+	g->running = false;
+	pthread_cond_signal(&g->cond);
+	pthread_mutex_unlock(&g->lock);
+	if (running)
+		pthread_join(g->thread, NULL);
 }
 
 void gather_free(struct gather *g)
 {
 	if (!g)
 		return;
+	gather_stop(g);
+	pthread_cond_destroy(&g->cond);
+	pthread_mutex_destroy(&g->lock);
 	cells_free(g->cells);
+	paces_free(g->paces);
 	free(g);
 }
 
@@ -58,7 +104,25 @@ struct batch {
 	unsigned cnt;
 	struct cell *cell[BATCH];
 	bool mine[BATCH]; /* claimed here and neither filled nor failed yet */
+	bool missed;	  /* some were not here */
 };
+
+/* Opens cell no, if it came, and fills e with it: 0, -EAGAIN when it did not come. */
+static int fill_one(struct cells *cells, const struct fetch *f, uint32_t no, struct cell *e)
+{
+	const uint8_t *stored = fetch_cell(f, no);
+	size_t size = seg_cell(&f->r->g);
+
+	if (!stored)
+		return -EAGAIN;
+	uint8_t *plain = malloc(size);
+	int err = plain ? seg_open(f->r, no, stored, plain) : -ENOMEM;
+	if (err)
+		free(plain);
+	else
+		cells_fill(cells, e, plain, size);
+	return err;
+}
 
 /* Fetches the cells [from, to) of the batch, all of them ours, and fills what came. */
 static int fill(struct batch *b, unsigned from, unsigned to)
@@ -72,17 +136,13 @@ static int fill(struct batch *b, unsigned from, unsigned to)
 		err = fetch_run(&f);
 	/* Even when some could not be had, others may have come. */
 	for (unsigned i = from; i < to; i++) {
-		const uint8_t *stored = fetch_cell(&f, b->first + i);
-		if (!stored)
+		int e = fill_one(cells, &f, b->first + i, b->cell[i]);
+		if (e == -EAGAIN)
 			continue;
-		uint8_t *plain = malloc(seg_cell(&b->place->geom));
-		int e = plain ? seg_open(b->r, b->first + i, stored, plain) : -ENOMEM;
 		if (e) {
-			free(plain);
 			err = e;
 			continue;
 		}
-		cells_fill(cells, b->cell[i], plain, seg_cell(&b->place->geom));
 		b->mine[i] = false;
 	}
 	fetch_release(&f);
@@ -130,6 +190,7 @@ static int read_batch(struct batch *b, uint32_t off, uint32_t len, uint8_t *out,
 		if (err)
 			break;
 		claimed[got] = b->mine[got];
+		b->missed |= claimed[got];
 	}
 	if (!err)
 		err = fill_all(b);
@@ -154,8 +215,118 @@ static int read_batch(struct batch *b, uint32_t off, uint32_t len, uint8_t *out,
 	return err;
 }
 
-int gather_read(struct volume *v, const struct seg_place *place, uint32_t off, uint32_t len,
-		uint8_t *out, int64_t deadline_ms)
+/* --- the rest of a segment, in the background --- */
+
+/*
+ * Claims what is not here of the segment, gets it, and fills it in as it comes.  On a failure
+ * the readers who wait see for themselves, each for its own cell.
+ */
+static void rest_fetch(struct gather *g, const struct seg_place *place)
+{
+	const struct seg_geom *geom = &place->geom;
+	uint32_t cnt = (uint32_t)((geom->len + seg_cell(geom) - 1) >> geom->cell_log2);
+	uint32_t first = cnt, last = 0;
+	struct cell **cell = calloc(HF_MAX(cnt, 1u), sizeof(struct cell *));
+	struct seg_reader r;
+	struct fetch f;
+	size_t done = 0;
+
+	if (!cell || seg_reader_init(&r, g->v->keys, geom)) {
+		free(cell);
+		return;
+	}
+	for (uint32_t i = 0; i < cnt; i++) {
+		bool mine;
+		if (cells_claim(g->cells, &geom->id, i, &cell[i], &mine))
+			break;
+		if (!mine) {
+			cells_put(g->cells, cell[i]);
+			cell[i] = NULL;
+			continue;
+		}
+		first = HF_MIN(first, i);
+		last = i;
+	}
+	fetch_init(&f, g->v, place, &r, now_ms() + NEAR_DEADLINE);
+	int err = first < cnt ? fetch_add_cells(&f, first, last, 0) : 0;
+	while (!err && done < f.cnt) {
+		err = fetch_step(&f);
+		for (; done < f.cnt && f.win[done].done; done++)
+			;
+		for (uint32_t i = first; done && i <= last; i++) {
+			if (!cell[i] || fill_one(g->cells, &f, i, cell[i]))
+				continue;
+			cells_put(g->cells, cell[i]);
+			cell[i] = NULL;
+		}
+	}
+	fetch_release(&f);
+	for (uint32_t i = 0; i < cnt; i++) {
+		if (!cell[i])
+			continue;
+		cells_fail(g->cells, cell[i], err ? err : -EIO);
+		cells_put(g->cells, cell[i]);
+	}
+	seg_reader_release(&r);
+	free(cell);
+}
+
+static void *rest_main(void *arg)
+{
+	struct gather *g = arg;
+
+	pthread_setname_np(pthread_self(), "hf-rest");
+	pthread_mutex_lock(&g->lock);
+	while (!g->stop) {
+		if (!g->wanted) {
+			pthread_cond_wait(&g->cond, &g->lock);
+			continue;
+		}
+		struct seg_place place = g->rest;
+		pthread_mutex_unlock(&g->lock);
+		rest_fetch(g, &place);
+		pthread_mutex_lock(&g->lock);
+		g->wanted = false;
+	}
+	pthread_mutex_unlock(&g->lock);
+	return NULL;
+}
+
+/* A small thing in this segment was not here. */
+static void near_missed(struct gather *g, const struct seg_place *place)
+{
+	int64_t now = now_ms(), over_ms;
+	uint64_t rate = paces_rate(g->paces, g->v->node, g->v->node_cnt, &over_ms);
+	struct near *n = &g->near[0];
+
+	pthread_mutex_lock(&g->lock);
+	for (unsigned i = 0; i < NEAR_CNT; i++) {
+		if (memcmp(&g->near[i].id, &place->geom.id, SEG_LEN) == 0) {
+			n = &g->near[i];
+			break;
+		}
+		if (g->near[i].last_ms < n->last_ms)
+			n = &g->near[i];
+	}
+	if (memcmp(&n->id, &place->geom.id, SEG_LEN) != 0 || now - n->last_ms > NEAR_MS)
+		*n = (struct near){.id = place->geom.id};
+	n->last_ms = now;
+	n->cnt++;
+	if (!g->wanted && !g->stop && !n->asked &&
+	    choose_rest(n->cnt, over_ms, (int64_t)(place->geom.len / rate))) {
+		n->asked = true;
+		g->rest = *place;
+		g->wanted = true;
+		/* Without a thread each read fetches its own, as before. */
+		if (!g->running)
+			g->running = !pthread_create(&g->thread, NULL, rest_main, g);
+		pthread_cond_signal(&g->cond);
+	}
+	pthread_mutex_unlock(&g->lock);
+}
+
+static int read_range(struct volume *v, const struct seg_place *place, uint32_t off,
+		      uint32_t len, uint8_t *out, int64_t deadline_ms, bool near)
 {
 	struct seg_reader r;
 	int err = check_range(v, place, off, len);
@@ -175,11 +346,30 @@ int gather_read(struct volume *v, const struct seg_place *place, uint32_t off, u
 		uint32_t hi = HF_MIN(off + len, (cell + b.cnt) * size);
 		bool again;
 		err = read_batch(&b, lo, hi - lo, out + (lo - off), &again);
+		if (near && b.missed)
+			near_missed(v->gather, place);
 		if (!err && !again)
 			cell += b.cnt;
 	}
 	seg_reader_release(&r);
 	return err;
+}
+
+int gather_read(struct volume *v, const struct seg_place *place, uint32_t off, uint32_t len,
+		uint8_t *out, int64_t deadline_ms)
+{
+	return read_range(v, place, off, len, out, deadline_ms, false);
+}
+
+int gather_read_near(struct volume *v, const struct seg_place *place, uint32_t off,
+		     uint32_t len, uint8_t *out, int64_t deadline_ms)
+{
+	return read_range(v, place, off, len, out, deadline_ms, true);
+}
+
+uint64_t gather_reach(struct volume *v, int64_t ms)
+{
+	return paces_rate(v->gather->paces, v->node, v->node_cnt, NULL) * (uint64_t)ms;
 }
 
 /* --- a stream, past the cells --- */
@@ -206,13 +396,14 @@ static struct window *window_of(struct fetch *f, unsigned shard, uint32_t row)
 	return NULL;
 }
 
-/* Opens and gives what window w has of the shard, from s->off on. */
+/* Opens and gives what window w has of the shard, from s->off on, a piece at most. */
 static int give(struct stream *s, struct window *w, unsigned shard)
 {
 	const struct seg_geom *g = &s->place->geom;
 	uint32_t size = (uint32_t)seg_cell(g);
 	uint32_t first = s->off / size;
-	uint32_t past = HF_MIN(shard * g->cps + w->row0 + w->rows, (s->end - 1) / size + 1);
+	uint32_t whole = HF_MIN(shard * g->cps + w->row0 + w->rows, (s->end - 1) / size + 1);
+	uint32_t past = HF_MIN(whole, first + PIECE / size);
 
 	for (uint32_t c = first; c < past; c++) {
 		const uint8_t *stored = w->data[shard] +
@@ -225,7 +416,8 @@ static int give(struct stream *s, struct window *w, unsigned shard)
 	uint32_t len = HF_MIN(past * size, s->end) - s->off;
 	uint32_t at = s->off;
 	s->off += len;
-	window_drop(w, shard);
+	if (past == whole)
+		window_drop(w, shard);
 	return s->sink(s->arg, at, s->plain + skip, len);
 }
 
@@ -277,13 +469,17 @@ int gather_stream(struct volume *v, const struct seg_place *place, uint32_t off,
 	err = seg_reader_init(&r, v->keys, g);
 	if (err)
 		return err;
-	uint32_t size = (uint32_t)seg_cell(g);
+	uint32_t size = (uint32_t)seg_cell(g), least = PIECE / size;
+	/* Whole shards where they come soon: few requests.  Pieces, where a reader would wait. */
+	int64_t whole_ms = (int64_t)(len / paces_rate(v->gather->paces, v->node, v->node_cnt,
+						      NULL));
+	uint32_t rows = len > SEG_MAX_LEN / 4 ? choose_rows(g->cps, least, whole_ms) : least;
 	struct stream s = {.v = v, .place = place, .r = &r, .off = off, .end = off + len,
 			   .sink = sink, .arg = arg, .plain = malloc(PIECE)};
 	bool slowly = false;
 	fetch_init(&s.f, v, place, &r, deadline_ms);
 	s.f.active_max = HF_MAX(AHEAD / (PIECE * g->k), 2u);
-	err = s.plain ? fetch_add_cells(&s.f, off / size, (off + len - 1) / size, PIECE / size)
+	err = s.plain ? fetch_add_cells(&s.f, off / size, (off + len - 1) / size, rows)
 		      : -ENOMEM;
 	if (!err) {
 		err = stream_run(&s);

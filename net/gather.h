@@ -6,16 +6,22 @@
  * Every cell's shard tag is checked before anything is decoded from it; a node whose cell is
  * wrong is named (node_lied).
  *
- * Decrypted cells are kept in a small LRU (about 8 MiB), and two readers of one cell share
- * one fetch, so that neighbours in a segment come together.
+ * Decrypted cells are kept in an LRU (24 MiB), and two readers of one cell share one fetch.
+ * Who reads many small things of one segment reads them in no order that could be told from
+ * their places: after a few misses in a short time the rest of the segment is fetched in the
+ * background, from all nodes together, and the readers find or await their cells there.
  */
 #ifndef HOLDFAST_NET_GATHER_H
 #define HOLDFAST_NET_GATHER_H
 
 #include "net/volume.h"
 
+struct paces;
 int gather_new(struct gather **out, struct volume *v);
 void gather_free(struct gather *g);
+/* Nothing is fetched in the background any more.  Prompt once the nodes are quiet. */
+void gather_stop(struct gather *g);
+struct paces *gather_paces(struct volume *v);
 
 /*
  * gather_read(v, place, off, len, out, deadline_ms): plaintext [off, off+len) of a segment.
@@ -25,10 +31,19 @@ void gather_free(struct gather *g);
 int gather_read(struct volume *v, const struct seg_place *place, uint32_t off, uint32_t len,
 		uint8_t *out, int64_t deadline_ms);
 
+/* The same for a small thing that is wanted whole, which will not be the only one. */
+int gather_read_near(struct volume *v, const struct seg_place *place, uint32_t off,
+		     uint32_t len, uint8_t *out, int64_t deadline_ms);
+
+/* How many bytes come from all nodes together in this time, as far as is known. */
+uint64_t gather_reach(struct volume *v, int64_t ms);
+
 /*
  * Read-ahead: like gather_read for a long range (to a whole segment), but streamed: sink is
  * called with consecutive pieces in order, on the calling thread; a non-zero return of sink
- * stops and is returned.  Uses all nodes in parallel and does not go through the LRU.
+ * stops and is returned.  One request to each of the K nodes that will have answered first,
+ * more and smaller ones where the nodes are slow; does not go through the LRU.  Several at
+ * once keep all N nodes busy.
  */
 int gather_stream(struct volume *v, const struct seg_place *place, uint32_t off, uint32_t len,
 		  int (*sink)(void *arg, uint32_t off, const uint8_t *p, uint32_t len), void *arg,

@@ -2,9 +2,11 @@
 #include "net/rows.h"
 
 #include <stdlib.h>
+#include "net/gather.h"
+#include "net/paces.h"
 
-/* A byte rate below which a long read counts as late: 32 KiB in a millisecond. */
-#define SLOWEST_BYTES_MS (32u << 10)
+/* Rebuilding and checking one shard, at the least: 512 KiB in a millisecond. */
+#define CODE_BYTES_MS (512u << 10)
 
 static unsigned bits(uint32_t mask)
 {
@@ -27,9 +29,26 @@ void window_drop(struct window *w, unsigned shard)
 	}
 }
 
+static size_t window_len(const struct fetch *f, const struct window *w)
+{
+	return w->rows * seg_stride(&f->r->g);
+}
+
+static void unpace(struct fetch *f, struct window *w, unsigned shard, int64_t end_ms,
+		   enum pace_end how)
+{
+	if (!(w->paced >> shard & 1))
+		return;
+	w->paced &= ~(1u << shard);
+	paces_end(gather_paces(f->v), w->io[shard]->node, window_len(f, w), w->ahead[shard],
+		  w->io[shard]->start_ms, end_ms, how);
+}
+
 void fetch_release(struct fetch *f)
 {
 	for (size_t i = 0; i < f->cnt; i++) {
+		for (unsigned s = 0; s < EC_MAX && f->win[i].paced; s++)
+			unpace(f, &f->win[i], s, now_ms(), PACE_QUIET);
 		for (unsigned s = 0; s < EC_MAX; s++)
 			window_drop(&f->win[i], s);
 		free(f->win[i].own);
@@ -95,7 +114,7 @@ static void blob_name(const struct fetch *f, unsigned shard, char name[BLOB_NAME
 static int ask(struct fetch *f, struct window *w, unsigned shard, struct node *n)
 {
 	const struct seg_geom *g = &f->r->g;
-	size_t len = w->rows * seg_stride(g);
+	size_t len = window_len(f, w);
 	char name[BLOB_NAME_CAP];
 
 	blob_name(f, shard, name);
@@ -108,74 +127,79 @@ static int ask(struct fetch *f, struct window *w, unsigned shard, struct node *n
 	io->deadline_ms = f->deadline_ms;
 	io->tag = (unsigned)(w - f->win) * EC_MAX + shard;
 	w->asked |= 1u << shard;
+	w->paced |= 1u << shard;
 	w->io[shard] = io;
-	w->due_ms[shard] = now_ms() + node_hedge_ms(n) + (int64_t)(len / SLOWEST_BYTES_MS);
+	w->ahead[shard] = paces_begin(gather_paces(f->v), n, len, &w->due_ms[shard]);
 	node_wait_submit(&f->wait, n, io);
 	return 0;
 }
 
-/* Whether shard i may be asked for: its node, or NULL. */
-static struct node *source(struct fetch *f, const struct window *w, unsigned i, bool slow_too)
-{
-	struct node *n;
-
-	if (((w->asked | w->failed | f->avoid) >> i & 1) || f->place->node[i] == NODE_NONE)
-		return NULL;
-	n = volume_node(f->v, f->place->node[i]);
-	if (!n || !node_readable(n) || (!slow_too && node_state(n) == NODE_SLOW))
-		return NULL;
-	return n;
-}
-
-/*
- * Asks as many more as are needed for all that is wanted, or K, to be here or on the way in
- * time.  -ENODATA when nothing more can be expected.
- */
-static int ask_more(struct fetch *f, struct window *w)
+/* What is known for a decision about this window; node[i]: who has shard i. */
+static void survey(struct fetch *f, const struct window *w, struct choice *c,
+		   struct node *node[EC_MAX])
 {
 	const struct seg_geom *g = &f->r->g;
-	unsigned n = g->k + g->m;
-	uint32_t coming = (w->asked & ~w->failed & ~w->late) | w->good;
 
-	/* Where one is late another may be: one more than needed is asked then. */
-	unsigned enough = g->k + (w->late & ~w->good ? 1 : 0);
-	if (!(w->want & ~coming) || bits(coming) >= enough)
-		return 0;
-	for (int slow_too = 0; slow_too <= 1; slow_too++) {
-		for (unsigned i = 0; i < n && bits(coming) < enough; i++) {
-			/* Begin elsewhere each time: the extra load is shared. */
-			unsigned s = (i + w->row0) % n;
-			struct node *node = source(f, w, s, slow_too);
-			if (!node)
-				continue;
-			int err = ask(f, w, s, node);
-			if (err)
-				return err;
-			coming |= 1u << s;
-		}
+	*c = (struct choice){.n = g->k + g->m, .k = g->k, .want = w->want, .asked = w->asked,
+			     .good = w->good, .failed = w->failed, .late = w->late,
+			     .turn = (unsigned)(w->row0 + g->id.b[0]) % (g->k + g->m),
+			     .code_ms = (int64_t)(window_len(f, w) / CODE_BYTES_MS)};
+	for (unsigned i = 0; i < c->n; i++) {
+		node[i] = NULL;
+		if (((w->asked | w->failed | f->avoid) >> i & 1) ||
+		    f->place->node[i] == NODE_NONE)
+			continue;
+		struct node *n = volume_node(f->v, f->place->node[i]);
+		if (!n || !node_readable(n))
+			continue;
+		node[i] = n;
+		c->can |= 1u << i;
+		if (node_state(n) == NODE_SLOW)
+			c->avoid |= 1u << i;
 	}
-	/* Late ones may still come: they count for hope, not for haste. */
-	uint32_t hope = w->asked & ~w->failed;
-	return !(w->want & ~hope) || bits(hope) >= g->k ? 0 : -ENODATA;
+	paces_expect(gather_paces(f->v), node, c->n, window_len(f, w), c->expect_ms);
+}
+
+static int ask_these(struct fetch *f, struct window *w, uint32_t mask,
+		     struct node *const node[])
+{
+	for (unsigned i = 0; i < EC_MAX; i++) {
+		int err = mask >> i & 1 ? ask(f, w, i, node[i]) : 0;
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Asks for more where it takes more.  -ENODATA when nothing more can be expected. */
+static int ask_more(struct fetch *f, struct window *w)
+{
+	struct node *node[EC_MAX];
+	struct choice c;
+
+	survey(f, w, &c, node);
+	uint32_t more = choose_more(&c);
+	int err = ask_these(f, w, more, node);
+	c.asked |= more;
+	return err ? err : choose_hope(&c) ? 0 : -ENODATA;
 }
 
 static int start(struct fetch *f, struct window *w)
 {
+	struct node *node[EC_MAX];
+	struct choice c;
+
 	w->started = true;
 	f->active++;
-	for (unsigned i = 0; i < EC_MAX; i++) {
-		struct node *n = w->want >> i & 1 ? source(f, w, i, false) : NULL;
-		int err = n ? ask(f, w, i, n) : 0;
-		if (err)
-			return err;
-	}
-	return ask_more(f, w);
+	survey(f, w, &c, node);
+	int err = ask_these(f, w, choose_start(&c), node);
+	return err ? err : ask_more(f, w);
 }
 
 static int rebuild(struct fetch *f, struct window *w)
 {
 	const struct seg_geom *g = &f->r->g;
-	size_t len = w->rows * seg_stride(g);
+	size_t len = window_len(f, w);
 	uint32_t missing = w->want & ~w->good;
 	uint8_t *stored[EC_MAX] = {NULL};
 	bool have[EC_MAX] = {false};
@@ -213,12 +237,17 @@ static void finish(struct fetch *f, struct window *w)
 		struct node *n = w->io[i]->node;
 		if (w->late & bit)
 			node_late(n);
+		unpace(f, w, i, now_ms(), w->late & bit ? PACE_LATE : PACE_QUIET);
 		node_cancel(w->io[i]);
 		w->io[i] = NULL;
 	}
 	w->good |= w->want;
 	w->done = true;
 	f->active--;
+	/* What served for rebuilding only has done so. */
+	for (unsigned i = 0; i < EC_MAX; i++)
+		if (w->io[i] && !(w->want >> i & 1))
+			window_drop(w, i);
 }
 
 /* Checks what came for shard i: 0, or why it is of no use. */
@@ -249,6 +278,7 @@ static int arrived(struct fetch *f, struct node_io *io)
 		node_io_unref(io);
 		return 0;
 	}
+	unpace(f, w, i, io->end_ms, io->err ? PACE_QUIET : PACE_CAME);
 	if (judge(f, w, i, io) != 0) {
 		w->failed |= 1u << i;
 		w->io[i] = NULL;

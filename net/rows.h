@@ -19,8 +19,10 @@ struct window {
 	uint32_t row0, rows;
 	uint32_t want; /* bit i: shard i; the rest are masks of the same kind */
 	uint32_t asked, good, failed, late;
+	uint32_t paced; /* begun in the paces, and not ended there */
 	bool started, done;
 	int64_t due_ms[EC_MAX];	    /* when an asked one becomes late */
+	uint64_t ahead[EC_MAX];	    /* bytes under way at its node before it */
 	struct node_io *io[EC_MAX]; /* held where good, else the node_wait's */
 	uint8_t *data[EC_MAX];	    /* rows * stride bytes where good; in io or in own */
 	uint8_t *own;		    /* what was rebuilt */

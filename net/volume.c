@@ -255,6 +255,11 @@ void volume_close(struct volume *v)
 	}
 	if (v->pool)
 		seg_pool_stop(v->pool);
+	/* What goes on in the background ends first: it uses nodes. */
+	for (size_t i = 0; i < v->node_cnt; i++)
+		node_quiet(v->node[i]);
+	if (v->gather)
+		gather_stop(v->gather);
 	for (size_t i = 0; i < v->node_cnt; i++)
 		node_close(v->node[i]);
 	node_wait_release(&v->watch_wait);

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "net/paces.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+struct paces {
+	pthread_mutex_t lock;
+	struct pace *p; /* by number of node; grows; guarded by lock */
+	size_t cnt;
+};
+
+int paces_new(struct paces **out)
+{
+	*out = calloc(1, sizeof **out);
+	if (!*out)
+		return -ENOMEM;
+	pthread_mutex_init(&(*out)->lock, NULL);
+	return 0;
+}
+
+void paces_free(struct paces *ps)
+{
+	if (!ps)
+		return;
+	pthread_mutex_destroy(&ps->lock);
+	free(ps->p);
+	free(ps);
+}
+
+/* NULL without memory: then nothing is known of the node, which is no error. */
+static struct pace *pace_locked(struct paces *ps, struct node *n)
+{
+	size_t at = node_number(n);
+
+	if (at >= ps->cnt) {
+		size_t cnt = HF_MAX(2 * ps->cnt, at + 1);
+		struct pace *p = realloc(ps->p, cnt * sizeof *p);
+		if (!p)
+			return NULL;
+		memset(p + ps->cnt, 0, (cnt - ps->cnt) * sizeof *p);
+		ps->p = p;
+		ps->cnt = cnt;
+	}
+	return &ps->p[at];
+}
+
+uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late_ms)
+{
+	int64_t now = now_ms(), hedge = node_hedge_ms(n);
+	uint64_t ahead = 0;
+
+	*late_ms = now + hedge;
+	pthread_mutex_lock(&ps->lock);
+	struct pace *p = pace_locked(ps, n);
+	if (p) {
+		struct pace_guess g = pace_guess(ps->p, ps->cnt);
+		/* Of a node that was never read from the marker's history is the best there is.
+		 */
+		if (!p->cnt)
+			g.over_ms = (uint32_t)hedge;
+		*late_ms = now + pace_late_ms(p, &g, len, now);
+		ahead = p->out_bytes;
+		pace_begin(p, len, now);
+	}
+	pthread_mutex_unlock(&ps->lock);
+	return ahead;
+}
+
+void paces_end(struct paces *ps, struct node *n, size_t len, uint64_t ahead, int64_t begun_ms,
+	       int64_t end_ms, enum pace_end how)
+{
+	pthread_mutex_lock(&ps->lock);
+	struct pace *p = pace_locked(ps, n);
+	if (p)
+		pace_end(p, len, ahead, begun_ms, end_ms, how);
+	pthread_mutex_unlock(&ps->lock);
+}
+
+void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,
+		  int64_t expect_ms[])
+{
+	int64_t now = now_ms();
+
+	pthread_mutex_lock(&ps->lock);
+	struct pace_guess g = pace_guess(ps->p, ps->cnt);
+	for (unsigned i = 0; i < cnt; i++) {
+		struct pace *p = n[i] ? pace_locked(ps, n[i]) : NULL;
+		if (p)
+			expect_ms[i] = pace_expect_ms(p, &g, len, now);
+	}
+	pthread_mutex_unlock(&ps->lock);
+}
+
+uint64_t paces_rate(struct paces *ps, struct node *const n[], size_t cnt, int64_t *over_ms)
+{
+	uint64_t sum = 0;
+
+	pthread_mutex_lock(&ps->lock);
+	struct pace_guess g = pace_guess(ps->p, ps->cnt);
+	for (size_t i = 0; i < cnt; i++) {
+		struct pace *p = n[i] && node_readable(n[i]) ? pace_locked(ps, n[i]) : NULL;
+		if (p)
+			sum += p->busy_ms ? p->bytes / p->busy_ms : g.rate;
+	}
+	pthread_mutex_unlock(&ps->lock);
+	if (over_ms)
+		*over_ms = g.over_ms;
+	return HF_MAX(sum, (uint64_t)1);
+}

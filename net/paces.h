@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * paces: how fast each node of a volume answers (choose.h), shared by all readers.  Known
+ * from reads alone and forgotten with the process.  Any thread; never waits.
+ */
+#ifndef HOLDFAST_NET_PACES_H
+#define HOLDFAST_NET_PACES_H
+
+#include "net/choose.h"
+#include "net/node.h"
+
+struct paces;
+
+int paces_new(struct paces **out);
+void paces_free(struct paces *ps); /* NULL allowed */
+
+/*
+ * paces_begin(ps, n, len, late_ms): a read of len bytes is sent to node n.  *late_ms: the
+ * time at which it is late.  Returns the bytes under way before it, for paces_end.
+ * paces_end: it has ended at end_ms, having begun at begun_ms.
+ */
+uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late_ms);
+void paces_end(struct paces *ps, struct node *n, size_t len, uint64_t ahead, int64_t begun_ms,
+	       int64_t end_ms, enum pace_end how);
+/* How long a read of len bytes would take now, for each of cnt nodes; NULL ones are left out.
+ */
+void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,
+		  int64_t expect_ms[]);
+/*
+ * Of all the nodes that can be read together: bytes in a millisecond.  *over_ms (may be NULL):
+ * what an answer of one takes beyond its bytes, the median.
+ */
+uint64_t paces_rate(struct paces *ps, struct node *const n[], size_t cnt, int64_t *over_ms);
+
+#endif
