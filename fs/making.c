@@ -133,6 +133,33 @@ static void undo_kit(const uint8_t vol[VOL_LEN], const char *path)
 	buf_release(&text);
 }
 
+/*
+ * Killed while the list was being written under its temporary name: nothing else was made
+ * before it.  Removes that and the directory; false when anything else is in it.
+ */
+static bool undo_unwritten(const char *dir)
+{
+	struct dirent *e;
+	bool only = true;
+
+	DIR *d = opendir(dir);
+	if (!d)
+		return false;
+	for (int pass = 0; pass < 2 && only; pass++) {
+		rewinddir(d);
+		while ((e = readdir(d))) {
+			if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+				continue;
+			if (strncmp(e->d_name, FILE_NAME ".", strlen(FILE_NAME ".")) != 0)
+				only = false;
+			else if (pass)
+				unlinkat(dirfd(d), e->d_name, 0);
+		}
+	}
+	closedir(d);
+	return only && rmdir(dir) == 0;
+}
+
 int making_undo(const char *dir)
 {
 	char path[PATH_MAX];
@@ -151,7 +178,7 @@ int making_undo(const char *dir)
 		return -EEXIST;
 	snprintf(path, sizeof path, "%s/" FILE_NAME, dir);
 	if (file_read(path, FILE_CAP, &text))
-		return -EEXIST;
+		return undo_unwritten(dir) ? 0 : -EEXIST;
 	root = json_loadb((const char *)text.p, text.len, JSON_REJECT_DUPLICATES, &e);
 	buf_release(&text);
 	const char *id = json_string_value(json_object_get(root, "volume"));
