@@ -6,20 +6,52 @@ void health_init(struct health *h)
 	*h = (struct health){.state = NODE_DOWN};
 }
 
-uint32_t health_quantile(const struct health *h, unsigned percent)
+static uint32_t quantile(const uint32_t *ms, unsigned cnt, unsigned percent)
 {
 	uint32_t v[HEALTH_HIST];
 
-	if (!h->cnt)
+	if (!cnt)
 		return 0;
 	/* 64 numbers: an insertion sort is as good as any. */
-	for (unsigned i = 0; i < h->cnt; i++) {
+	for (unsigned i = 0; i < cnt; i++) {
 		unsigned j = i;
-		for (; j && v[j - 1] > h->took_ms[i]; j--)
+		for (; j && v[j - 1] > ms[i]; j--)
 			v[j] = v[j - 1];
-		v[j] = h->took_ms[i];
+		v[j] = ms[i];
 	}
-	return v[HF_MIN(h->cnt * percent / 100, h->cnt - 1)];
+	return v[HF_MIN(cnt * percent / 100, cnt - 1)];
+}
+
+uint32_t health_quantile(const struct health *h, unsigned percent)
+{
+	return quantile(h->took_ms, h->cnt, percent);
+}
+
+int64_t health_expect_ms(const struct health *h, size_t len)
+{
+	/* A directory has no first byte of its own: what its reads took is both. */
+	int64_t ms = h->first_cnt ? quantile(h->first_ms, h->first_cnt, 95)
+				  : quantile(h->took_ms, h->cnt, 95);
+
+	if (h->down_rate > 0)
+		ms += (int64_t)((double)len * 1000 / h->down_rate);
+	return HF_MAX(ms, (int64_t)HEALTH_HEDGE_FLOOR);
+}
+
+void health_measure(struct health *h, bool up, int64_t first_ms, size_t len, int64_t ms)
+{
+	double *rate = up ? &h->up_rate : &h->down_rate;
+
+	if (!up) {
+		h->first_ms[h->first_at] = (uint32_t)HF_MIN(HF_MAX(first_ms, (int64_t)0),
+							    (int64_t)UINT32_MAX);
+		h->first_at = (h->first_at + 1) % HEALTH_HIST;
+		h->first_cnt = HF_MIN(h->first_cnt + 1, (unsigned)HEALTH_HIST);
+	}
+	if (len < HEALTH_RATE_LEN)
+		return;
+	double now = (double)len * 1000 / (double)HF_MAX(ms, (int64_t)1);
+	*rate = *rate > 0 ? *rate * 0.8 + now * 0.2 : now;
 }
 
 int64_t health_hedge_ms(const struct health *h)
@@ -50,9 +82,14 @@ static void speed(struct health *h)
 		h->state = NODE_UP;
 }
 
-static void took(struct health *h, int64_t ms)
+static void took(struct health *h, int64_t ms, size_t len)
 {
-	if (ms > health_hedge_ms(h)) {
+	/* A long read of a node whose rate is known is late by what its length allows. */
+	int64_t due = health_hedge_ms(h);
+
+	if (h->first_cnt)
+		due = HF_MAX(due, 2 * health_expect_ms(h, len));
+	if (ms > due) {
 		h->lates++;
 		h->goods = 0;
 	} else {
@@ -70,11 +107,11 @@ static void forgive(struct health *h, int64_t now)
 		go_up(h, now);
 }
 
-void health_ok(struct health *h, int64_t took_ms, bool put, int64_t now)
+void health_ok(struct health *h, int64_t took_ms, size_t len, bool put, int64_t now)
 {
 	h->timeouts = h->fails = 0;
 	if (took_ms >= 0)
-		took(h, took_ms);
+		took(h, took_ms, len);
 	if (put && (h->state == NODE_FULL || h->state == NODE_REFUSING))
 		go_up(h, now);
 	forgive(h, now);
@@ -107,6 +144,10 @@ void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now)
 			h->full_ms = now;
 			h->full_free = free_bytes;
 		}
+		break;
+	case EAGAIN:
+		/* Too much was asked of it. */
+		health_late(h);
 		break;
 	case EACCES:
 	case EPERM:
@@ -175,10 +216,11 @@ void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_b
 	}
 	h->timeouts = h->fails = 0;
 	if (took_ms >= 0)
-		took(h, took_ms);
+		took(h, took_ms, 0);
+	int64_t full_ms = total_bytes ? HEALTH_FULL_MS : HEALTH_FULL_GUESS_MS;
 	uint64_t room = HF_MIN((uint64_t)16 << 20, total_bytes / 8);
 	if (h->state == NODE_REFUSING ||
-	    (h->state == NODE_FULL && (now - h->full_ms > HEALTH_FULL_MS ||
+	    (h->state == NODE_FULL && (now - h->full_ms > full_ms ||
 				       (total_bytes && free_bytes >= h->full_free + room))))
 		go_up(h, now);
 	forgive(h, now);

@@ -12,7 +12,8 @@
  *	any		WRONG	 a marker that is missing or foreign
  *	DOWN, WRONG	UP	 verified
  *	UP		SLOW	 3 late answers in a row;  back: 3 in time
- *	UP, SLOW	FULL	 no space;  back: a PUT, room again, or 5 minutes
+ *	UP, SLOW	FULL	 no space;  back: a PUT, room again, or 5 minutes, 1 minute
+ *				 where nobody says how much room there is
  *	UP, SLOW	REFUSING no permission;  back: a PUT, verified
  *	UP, SLOW	LYING	 bytes that are not genuine;  back: 10 minutes without
  */
@@ -27,12 +28,17 @@
 #define HEALTH_LATE_LIMIT   3
 #define HEALTH_LIE_MS	    600000
 #define HEALTH_FULL_MS	    300000
+#define HEALTH_FULL_GUESS_MS 60000 /* where free space is not known */
 #define HEALTH_FLAP_MS	    30000
+#define HEALTH_RATE_LEN	    32768 /* shorter transfers say nothing about the rate */
 
 struct health {
 	enum node_state state;
 	uint32_t took_ms[HEALTH_HIST]; /* of reads, a ring */
 	unsigned cnt, at;
+	uint32_t first_ms[HEALTH_HIST]; /* the same to the first byte; empty for directories */
+	unsigned first_cnt, first_at;
+	double up_rate, down_rate; /* bytes/s of single transfers, smoothed; 0: not known */
 	unsigned timeouts, fails; /* in a row */
 	unsigned lates, goods;	  /* in a row */
 	unsigned proofs;	  /* verified in a row, while down */
@@ -42,8 +48,13 @@ struct health {
 };
 
 void health_init(struct health *h);
-/* A request was answered; took_ms < 0 when it says nothing about reads; put: bytes were kept. */
-void health_ok(struct health *h, int64_t took_ms, bool put, int64_t now);
+/* A request was answered; took_ms < 0 when it says nothing about reads, which had len bytes;
+ * put: bytes were kept. */
+void health_ok(struct health *h, int64_t took_ms, size_t len, bool put, int64_t now);
+/* One transfer: its first byte came after first_ms, all len after ms more. */
+void health_measure(struct health *h, bool up, int64_t first_ms, size_t len, int64_t ms);
+/* p95 to the first byte and len at the rate of late. */
+int64_t health_expect_ms(const struct health *h, size_t len);
 /* A request failed with err; free_bytes as last known. */
 void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now);
 void health_late(struct health *h);

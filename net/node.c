@@ -44,8 +44,8 @@ int node_open(struct node **out, uint16_t number, const char *url, struct creds 
 {
 	static const struct node_kind *const kind[] = {
 		[URL_DIR] = &node_dir_kind,
-		[URL_S3] = NULL,
-		[URL_DAV] = NULL,
+		[URL_S3] = &node_s3_kind,
+		[URL_DAV] = &node_dav_kind,
 	};
 	pthread_condattr_t attr;
 
@@ -57,11 +57,6 @@ int node_open(struct node **out, uint16_t number, const char *url, struct creds 
 	if (err)
 		goto fail;
 	n->kind = kind[n->url.kind];
-	if (!n->kind) {
-		err = log_fail(-ENOTSUP, "node %s: this kind of node is not supported by this "
-			       "version", n->url.text);
-		goto fail;
-	}
 	n->number = number;
 	n->ref = 1;
 	n->domain = n->url.domain ? hash_domain(n->url.domain) : number;
@@ -168,7 +163,8 @@ bool node_readable(struct node *n)
 {
 	enum node_state s = node_state(n);
 
-	return s != NODE_DOWN && s != NODE_WRONG;
+	/* One that refuses even to show its marker answers no read. */
+	return s != NODE_DOWN && s != NODE_WRONG && (s != NODE_REFUSING || n->accepted);
 }
 
 int64_t node_hedge_ms(struct node *n)
@@ -177,6 +173,21 @@ int64_t node_hedge_ms(struct node *n)
 	int64_t ms = health_hedge_ms(&n->health);
 	pthread_mutex_unlock(&n->lock);
 	return ms;
+}
+
+int64_t node_expect_ms(struct node *n, size_t len)
+{
+	pthread_mutex_lock(&n->lock);
+	int64_t ms = health_expect_ms(&n->health, len);
+	pthread_mutex_unlock(&n->lock);
+	return ms;
+}
+
+void node_measure(struct node *n, bool up, int64_t first_ms, size_t len, int64_t ms)
+{
+	pthread_mutex_lock(&n->lock);
+	health_measure(&n->health, up, first_ms, len, ms);
+	pthread_mutex_unlock(&n->lock);
 }
 
 void node_get_info(struct node *n, struct node_info *out)
@@ -193,7 +204,13 @@ void node_get_info(struct node *n, struct node_info *out)
 	out->total_bytes = n->total_bytes;
 	out->medium = n->medium;
 	out->latency_ms = health_quantile(&n->health, 50);
+	out->latency_p95_ms = health_quantile(&n->health, 95);
+	out->up_bytes_s = (uint64_t)n->health.up_rate;
+	out->down_bytes_s = (uint64_t)n->health.down_rate;
+	out->ok_ns = n->ok_ns;
 	pthread_mutex_unlock(&n->lock);
+	if (n->kind->info)
+		n->kind->info(n, out);
 }
 
 void node_on_change(struct node *n, void (*cb)(struct node *n, void *arg), void *arg)
@@ -239,8 +256,10 @@ static void unlock_and_tell(struct node *n, enum node_state before)
 		change(n, arg);
 }
 
-static const char *reason(int err)
+static const char *reason(int err, const char *why)
 {
+	if (*why)
+		return why;
 	if (err == -ENODEV)
 		return "the place is not there";
 	if (err == -ETIMEDOUT)
@@ -255,7 +274,7 @@ void node_account(struct node *n, const struct node_io *io)
 	int64_t took = io->op == NODE_GET ? io->end_ms - io->start_ms : -1;
 
 	/* What a probe says is judged by who asked for it, with the marker it brought. */
-	if (io->op == NODE_PROBE || io->err == -ECANCELED || io->err == -ENOMEM)
+	if (io->op == NODE_PROBE || io->err == -ECANCELED || io->err == -ENOMEM || io->unsent)
 		return;
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
@@ -263,10 +282,11 @@ void node_account(struct node *n, const struct node_io *io)
 		/* The caller was in a hurry; that alone makes nobody down. */
 		health_late(&n->health);
 	} else if (io->err == 0 || io->err == -ENOENT) {
-		health_ok(&n->health, took, io->op == NODE_PUT && !io->err, io->end_ms);
+		health_ok(&n->health, took, io->got, io->op == NODE_PUT && !io->err, io->end_ms);
+		n->ok_ns = realtime_ns();
 	} else {
 		snprintf(n->error, sizeof n->error, "%s %s: %s", word[io->op], io->name,
-			 reason(io->err));
+			 reason(io->err, io->why));
 		health_fail(&n->health, io->err, n->free_bytes, io->end_ms);
 	}
 	unlock_and_tell(n, before);
@@ -341,7 +361,7 @@ struct node_io *node_verify_io(int64_t deadline_ms)
 int node_verify_end(struct node *n, const uint8_t vol[VOL_LEN], const struct node_io *io)
 {
 	int err = io->err;
-	const char *why = reason(err);
+	const char *why = reason(err, io->why);
 	bool genuine = false;
 
 	if (err == -ECANCELED || err == -ENOMEM)
@@ -353,7 +373,9 @@ int node_verify_end(struct node *n, const uint8_t vol[VOL_LEN], const struct nod
 			why = "the marker is of another volume or another node, or damaged";
 		}
 	} else if (err == -ENOENT) {
-		why = "no marker of this volume: emptied, or the disk is not mounted?";
+		why = n->url.kind == URL_DIR
+			      ? "no marker of this volume: emptied, or the disk is not mounted?"
+			      : "no marker of this volume: emptied, or another place?";
 	}
 	/* A probe that found no answer does not make the place another one. */
 	if (genuine)
@@ -364,6 +386,8 @@ int node_verify_end(struct node *n, const uint8_t vol[VOL_LEN], const struct nod
 	enum node_state before = n->health.state;
 	if (err)
 		snprintf(n->error, sizeof n->error, "%s", why);
+	else
+		n->ok_ns = realtime_ns();
 	health_verified(&n->health, err, io->end_ms - io->start_ms, n->free_bytes,
 			n->total_bytes, io->end_ms);
 	unlock_and_tell(n, before);
@@ -416,7 +440,7 @@ static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadli
 			err = log_fail(-ENOTEMPTY, "node %s: holds blobs but no marker; it may be "
 				       "part of another volume: choose an empty place", n->url.text);
 		else if (err)
-			log_fail(err, "node %s: cannot be listed: %s", n->url.text, reason(err));
+			log_fail(err, "node %s: cannot be listed: %s", n->url.text, reason(err, io->why));
 		node_io_unref(io);
 	}
 	if (err)
@@ -436,7 +460,7 @@ static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadli
 	io->trusted = true;
 	err = call(n, io, &io);
 	if (err)
-		log_fail(err, "node %s: cannot be written: %s", n->url.text, reason(err));
+		log_fail(err, "node %s: cannot be written: %s", n->url.text, reason(err, io->why));
 	node_io_unref(io);
 	return err;
 }
@@ -452,10 +476,12 @@ int node_init(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
 	if (err == -ENOENT)
 		err = init_empty(n, vol, deadline_ms);
 	else if (err == -ENODEV)
-		log_fail(err, "node %s: the directory above it is not there; make it, or mount "
-			 "the disk", n->url.text);
+		log_fail(err, "node %s: %s", n->url.text,
+			 *io->why ? io->why
+				  : "the directory above it is not there; make it, or mount the "
+				    "disk");
 	else if (err)
-		log_fail(err, "node %s: %s", n->url.text, reason(err));
+		log_fail(err, "node %s: %s", n->url.text, reason(err, io->why));
 	else if (marker_check(n, vol, io->buf, io->got) != 0)
 		err = log_fail(-EEXIST, "node %s: in use already, by another volume or as another "
 			       "node", n->url.text);

@@ -6,7 +6,8 @@
  * hangs.  A node that hangs never holds a caller; what it holds (a buffer, a stripe) is
  * released when its system call or transfer really ends.
  *
- * Kinds: "dir:/absolute/path" (node_dir.c).  S3 and WebDAV use the same table.
+ * Kinds: directories (node_dir.c), buckets of S3 (node_s3.c), folders of WebDAV servers
+ * (node_dav.c); net/url.h has their addresses.
  */
 #ifndef HOLDFAST_NET_NODE_H
 #define HOLDFAST_NET_NODE_H
@@ -19,6 +20,8 @@
 #include "net/url.h"
 
 /* NODE_PROBE is for node_verify_io alone: opens the place anew and reads its marker. */
+#define NODE_WHY_CAP 200
+
 enum node_op { NODE_PUT, NODE_GET, NODE_DEL, NODE_LIST, NODE_PROBE };
 
 enum node_state {
@@ -56,6 +59,7 @@ struct node_io {
 
 	struct node *node;
 	int err; /* 0, ENOENT, EIO, ENOSPC, EACCES, ETIMEDOUT, ECANCELED ... negative */
+	char why[NODE_WHY_CAP]; /* with err: a sentence of the kind of node, or "" */
 	uint8_t *buf;
 	size_t got;
 	struct buf list;  /* LIST: names, each 0-terminated, with the prefix */
@@ -64,6 +68,7 @@ struct node_io {
 	_Atomic int ref;
 	_Atomic int fired; /* done has been called or is being called */
 	_Atomic int busy;  /* 2: done has not returned and the work has not ended */
+	bool unsent;	   /* it ended before the kind of node had it */
 	bool trusted;	   /* may pass before the marker was found right: node_init alone */
 	bool create;	   /* PROBE: make the place when it is not there */
 	struct node_io *prev, *next;   /* the queue of the node, later the list of a node_wait */
@@ -116,7 +121,12 @@ struct node_info {
 	char error[256];   /* the sentence of the last error, "" when none */
 	uint64_t free_bytes, total_bytes; /* 0: not known */
 	uint64_t medium;     /* nodes with an equal one share free_bytes; 0: not known */
-	unsigned latency_ms; /* median of recent reads */
+	unsigned latency_ms, latency_p95_ms; /* of recent reads */
+	uint64_t up_bytes_s, down_bytes_s;   /* of one transfer, lately; 0: not known */
+	int64_t ok_ns;			     /* realtime of the last good answer; 0: none */
+	/* What servers were asked, since this process opened the node; 0 for directories. */
+	uint64_t put_cnt, get_cnt, delete_cnt, list_cnt, other_cnt, retry_cnt;
+	uint64_t up_bytes, down_bytes;
 };
 
 /*
@@ -146,6 +156,12 @@ void node_lacks(struct node *n, const char *blob);
 void node_late(struct node *n);
 /* How long to wait for this node before others are asked: its own p95, 20 ms to 1 s. */
 int64_t node_hedge_ms(struct node *n);
+/*
+ * How long a GET of len bytes takes at most in 19 of 20 cases, from this node's own history:
+ * p95 to the first byte, and len at the rate that single transfers had lately.  Not bounded
+ * above; 20 ms at least.
+ */
+int64_t node_expect_ms(struct node *n, size_t len);
 enum node_state node_state(struct node *n);
 const char *node_name(const struct node *n);
 

@@ -15,6 +15,8 @@
 
 #include "net/health.h"
 
+#define NODE_DEADLINE_MS 60000
+
 struct node_kind {
 	const char *name;
 	int (*open)(struct node *n); /* n->url and n->creds are set */
@@ -26,11 +28,13 @@ struct node_kind {
 	 * must not hold the few buffers that publishing has.
 	 */
 	void (*give_up)(struct node *n, struct node_io *io);
+	/* Adds what it counted to out; may be NULL. */
+	void (*info)(struct node *n, struct node_info *out);
 	/* Nothing is pending: ends the threads that can be ended. */
 	void (*stop)(struct node *n);
 	void (*free)(struct node *n);
 };
-extern const struct node_kind node_dir_kind;
+extern const struct node_kind node_dir_kind, node_s3_kind, node_dav_kind;
 
 struct node {
 	const struct node_kind *kind;
@@ -50,20 +54,35 @@ struct node {
 	struct health health;
 	int64_t since_ns;
 	char error[256];
+	int64_t ok_ns;
 	uint64_t free_bytes, total_bytes, medium;
 	void (*change)(struct node *n, void *arg);
 	void *change_arg;
 };
+
+/* When an io ends at the latest; from when it was submitted on, on any thread. */
+static inline int64_t node_io_deadline(const struct node_io *io)
+{
+	return io->deadline_ms ? HF_MAX(io->deadline_ms, (int64_t)1)
+			       : io->start_ms + NODE_DEADLINE_MS;
+}
 
 void node_ref(struct node *n);
 void node_unref(struct node *n);
 void node_io_ref(struct node_io *io);
 /* The answer.  list (may be NULL) is taken over or released.  True when it came in time. */
 bool node_io_finish(struct node_io *io, int err, size_t got, struct buf *list);
+/* The same with a sentence for err, or NULL. */
+bool node_io_finish_why(struct node_io *io, int err, size_t got, struct buf *list,
+			const char *why);
+/* One transfer of len bytes had its first byte after first_ms and took ms more. */
+void node_measure(struct node *n, bool up, int64_t first_ms, size_t len, int64_t ms);
 /* Nothing reads the memory of io's iov any more.  Once for each io. */
 void node_io_let_go(struct node_io *io);
 /* The same, and drops the kind's reference. */
 void node_io_ended(struct node_io *io);
+/* From start alone: ends an io that cannot be begun, on another thread. */
+void node_io_fail_soon(struct node_io *io, int err);
 /* What an answer says about the node: its health, its last error. */
 void node_account(struct node *n, const struct node_io *io);
 /* The timer thread runs while there is an open node. */

@@ -7,8 +7,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define DEFAULT_DEADLINE_MS 60000
-
 /*
  * The timer.  A list ordered by fire_ms; nearly all requests are appended, because nearly
  * all have similar deadlines.  It runs while there are users (open nodes).
@@ -208,6 +206,12 @@ void node_io_ended(struct node_io *io)
 
 bool node_io_finish(struct node_io *io, int err, size_t got, struct buf *list)
 {
+	return node_io_finish_why(io, err, got, list, NULL);
+}
+
+bool node_io_finish_why(struct node_io *io, int err, size_t got, struct buf *list,
+			const char *why)
+{
 	struct node *n = io->node;
 
 	if (atomic_exchange(&io->fired, 1)) {
@@ -220,6 +224,7 @@ bool node_io_finish(struct node_io *io, int err, size_t got, struct buf *list)
 	if (err == -ETIMEDOUT || err == -ECANCELED)
 		n->kind->give_up(n, io);
 	io->err = err;
+	snprintf(io->why, sizeof io->why, "%s", err && why ? why : "");
 	io->got = got;
 	if (list)
 		io->list = *list;
@@ -236,6 +241,15 @@ bool node_io_finish(struct node_io *io, int err, size_t got, struct buf *list)
 	return true;
 }
 
+void node_io_fail_soon(struct node_io *io, int err)
+{
+	pthread_mutex_lock(&timer.lock);
+	if (io->timed && io->fire_ms)
+		timer_now(io, err);
+	pthread_mutex_unlock(&timer.lock);
+	node_io_ended(io);
+}
+
 void node_submit(struct node *n, struct node_io *io)
 {
 	int err = 0;
@@ -245,8 +259,7 @@ void node_submit(struct node *n, struct node_io *io)
 	io->busy = 2;
 	io->start_ms = now_ms();
 	io->fire_err = -ETIMEDOUT;
-	io->fire_ms = io->deadline_ms ? HF_MAX(io->deadline_ms, (int64_t)1)
-				      : io->start_ms + DEFAULT_DEADLINE_MS;
+	io->fire_ms = node_io_deadline(io);
 	node_io_ref(io); /* the work's */
 	if (io->op == NODE_GET && !(io->buf = malloc(HF_MAX(io->len, (size_t)1))))
 		err = -ENOMEM;
@@ -259,6 +272,7 @@ void node_submit(struct node *n, struct node_io *io)
 		err = -ENODEV;
 	if (err) {
 		/* Done is never called from here: who submits may hold locks of its own. */
+		io->unsent = true;
 		io->fire_ms = 0;
 		io->fire_err = err;
 		timer_add(io);

@@ -27,17 +27,17 @@ static void test_history(void **state)
 	assert_int_equal(health_hedge_ms(&h), HEALTH_HEDGE_FLOOR);
 	/* 5 ms always, but for 10 % of 400 ms: p50 is 5, p95 is 400. */
 	for (int i = 0; i < 100; i++)
-		health_ok(&h, i % 10 ? 5 : 400, false, i);
+		health_ok(&h, i % 10 ? 5 : 400, 0, false, i);
 	assert_int_equal(h.cnt, HEALTH_HIST);
 	assert_int_equal(health_quantile(&h, 50), 5);
 	assert_int_equal(health_quantile(&h, 95), 400);
 	assert_int_equal(health_hedge_ms(&h), 400);
 	for (int i = 0; i < 64; i++)
-		health_ok(&h, 7000, false, i);
+		health_ok(&h, 7000, 0, false, i);
 	assert_int_equal(health_hedge_ms(&h), HEALTH_HEDGE_CAP);
 	/* Old history is forgotten. */
 	for (int i = 0; i < 64; i++)
-		health_ok(&h, 1, false, i);
+		health_ok(&h, 1, 0, false, i);
 	assert_int_equal(health_hedge_ms(&h), HEALTH_HEDGE_FLOOR);
 }
 
@@ -49,16 +49,16 @@ static void test_slow(void **state)
 	health_late(&h);
 	health_late(&h);
 	assert_int_equal(h.state, NODE_UP);
-	health_ok(&h, 1, false, 1);
+	health_ok(&h, 1, 0, false, 1);
 	health_late(&h);
 	health_late(&h);
 	assert_int_equal(h.state, NODE_UP);
 	health_late(&h);
 	assert_int_equal(h.state, NODE_SLOW);
-	health_ok(&h, 1, false, 2);
-	health_ok(&h, 1, false, 2);
+	health_ok(&h, 1, 0, false, 2);
+	health_ok(&h, 1, 0, false, 2);
 	assert_int_equal(h.state, NODE_SLOW);
-	health_ok(&h, 1, false, 2);
+	health_ok(&h, 1, 0, false, 2);
 	assert_int_equal(h.state, NODE_UP);
 }
 
@@ -71,7 +71,7 @@ static void test_down(void **state)
 	health_fail(&h, -ETIMEDOUT, 0, 2);
 	assert_int_equal(h.state, NODE_DOWN);
 	/* An answer does not bring it back, verification does: twice, for it flaps. */
-	health_ok(&h, 1, true, 3);
+	health_ok(&h, 1, 0, true, 3);
 	assert_int_equal(h.state, NODE_DOWN);
 	health_verified(&h, 0, 1, 0, 0, 4);
 	assert_int_equal(h.state, NODE_DOWN);
@@ -81,7 +81,7 @@ static void test_down(void **state)
 	h = up(0);
 	health_fail(&h, -EIO, 0, 1);
 	health_fail(&h, -EIO, 0, 1);
-	health_ok(&h, 1, false, 1);
+	health_ok(&h, 1, 0, false, 1);
 	health_fail(&h, -EIO, 0, 1);
 	health_fail(&h, -EIO, 0, 1);
 	assert_int_equal(h.state, NODE_UP);
@@ -115,13 +115,13 @@ static void test_full(void **state)
 	health_fail(&h, -ENOSPC, 1000, 1);
 	assert_int_equal(h.state, NODE_FULL);
 	/* Reads and the same room change nothing. */
-	health_ok(&h, 1, false, 2);
+	health_ok(&h, 1, 0, false, 2);
 	health_verified(&h, 0, 1, 1000 + (1 << 20), gib, 2);
 	assert_int_equal(h.state, NODE_FULL);
 	health_verified(&h, 0, 1, 1000 + (16 << 20), gib, 3);
 	assert_int_equal(h.state, NODE_UP);
 	health_fail(&h, -ENOSPC, 1000, 4);
-	health_ok(&h, -1, true, 5);
+	health_ok(&h, -1, 0, true, 5);
 	assert_int_equal(h.state, NODE_UP);
 	/* A quota shows in no free space: it is tried again after a while. */
 	health_fail(&h, -EDQUOT, gib, 6);
@@ -144,10 +144,10 @@ static void test_others(void **state)
 
 	health_lied(&h, 10);
 	assert_int_equal(h.state, NODE_LYING);
-	health_ok(&h, 1, true, 11);
+	health_ok(&h, 1, 0, true, 11);
 	health_verified(&h, 0, 1, 0, 0, 12);
 	assert_int_equal(h.state, NODE_LYING);
-	health_ok(&h, 1, true, 11 + HEALTH_LIE_MS);
+	health_ok(&h, 1, 0, true, 11 + HEALTH_LIE_MS);
 	assert_int_equal(h.state, NODE_UP);
 
 	health_verified(&h, -ENOENT, 1, 0, 0, 13);
