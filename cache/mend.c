@@ -13,9 +13,9 @@
 #define LIST_AGAIN_S	 (24 * 3600)
 #define SLICE		 500
 
-static bool all_usable(struct volume *v)
+static bool all_writable(struct volume *v)
 {
-	return volume_usable(v) == v->node_cnt;
+	return volume_writable(v) == volume_members(v);
 }
 
 /* Is there a usable node that holds no shard of the segment? */
@@ -23,7 +23,7 @@ static bool has_candidate(struct volume *v, const struct seg_place *place)
 {
 	unsigned n = (unsigned)place->geom.k + place->geom.m;
 
-	for (size_t i = 0; i < v->node_cnt; i++) {
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++) {
 		bool used = !node_usable(v->node[i]);
 
 		for (unsigned s = 0; s < n && !used; s++)
@@ -290,8 +290,8 @@ static int look_at_nodes(struct publisher *p, bool *came)
 	int r = 0;
 
 	*came = false;
-	for (size_t i = 0; i < v->node_cnt && !r; i++) {
-		bool now = node_usable(v->node[i]);
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt && !r; i++) {
+		bool now = node_writable(v->node[i]);
 
 		if (now && !p->node_was[i]) {
 			*came = true;
@@ -350,15 +350,15 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	int r = nodes ? look_at_nodes(p, &came) : 0;
 
 	m->blobs = m->blobs || came;
-	if (!r && (nodes || m->left || protect || all_usable(v)))
+	if (!r && (nodes || m->left || protect || all_writable(v)))
 		r = repair_all(p, &left);
 	m->left = left > 0;
-	if (!r && (m->blobs || protect) && volume_usable(v)) {
+	if (!r && (m->blobs || protect) && volume_writable(v)) {
 		int copies = mend_blobs(p);
 
 		if (copies >= 0)
 			m->blobs = false;
-		if (!left && copies >= 0 && protect && all_usable(v)) {
+		if (!left && copies >= 0 && protect && all_writable(v)) {
 			pthread_mutex_lock(&p->lock);
 			p->protect_done = HF_MAX(p->protect_done, protect);
 			p->protect_cut = m->done;

@@ -116,7 +116,7 @@ static int flight_finish(struct pack *k)
 
 		snprintf(why, sizeof why,
 			 "waiting for nodes: %u of %zu can take shards, %u are needed",
-			 volume_usable(v), v->node_cnt, v->k);
+			 volume_usable(v), volume_members(v), v->k);
 		r = publish_pause(k->p, &backoff, why);
 		if (r)
 			break;

@@ -122,7 +122,7 @@ int publish_check(struct publisher *p)
 			 "waiting for nodes: %u of %zu can be read, %zu are needed to see "
 			 "whether "
 			 "another machine took over",
-			 volume_readable(v), v->node_cnt, v->node_cnt - v->quorum + 1);
+			 volume_readable(v), volume_members(v), volume_view(v).need);
 		r = publish_pause(p, &backoff, why);
 		if (r)
 			return r;
@@ -264,16 +264,17 @@ static int wait_due(struct publisher *p)
 static int publish_once(struct publisher *p)
 {
 	struct volume *v = p->st->vol;
-	unsigned need = HF_MAX(v->quorum, v->k), backoff = 0;
+	unsigned backoff = 0;
 	struct cut *c = NULL;
 	int r = 0;
 
-	while (!p->opts.skip_quorum && volume_usable(v) < need) {
+	while (!p->opts.skip_quorum &&
+	       (volume_usable(v) < v->k || volume_writable(v) < v->quorum)) {
 		char why[128];
 
 		snprintf(why, sizeof why,
 			 "waiting for nodes: %u of %zu are usable, %u are needed",
-			 volume_usable(v), v->node_cnt, need);
+			 volume_usable(v), volume_members(v), HF_MAX(v->quorum, v->k));
 		r = publish_pause(p, &backoff, why);
 		if (r)
 			return r;
@@ -390,7 +391,7 @@ static int wait_for(struct publisher *p, bool protect, int64_t deadline_ms)
 	bool waits = p->status.reason[0] != 0;
 
 	pthread_mutex_unlock(&p->lock);
-	if (r == -ETIMEDOUT && (waits || volume_usable(p->st->vol) < p->st->vol->node_cnt))
+	if (r == -ETIMEDOUT && (waits || volume_writable(p->st->vol) < volume_members(p->st->vol)))
 		r = -EAGAIN;
 	return r;
 }
@@ -418,11 +419,13 @@ static unsigned survives(struct publisher *p)
 {
 	struct store *st = p->st;
 	struct volume *v = st->vol;
-	unsigned readable = volume_readable(v), down = (unsigned)v->node_cnt - readable;
+	struct volume_view view = volume_view(v);
+	unsigned readable = volume_readable(v);
+	unsigned down = (unsigned)(view.members - HF_MIN((size_t)readable, view.members));
 	int least = (int)v->m - (int)HF_MIN(down, v->k + v->m);
 	bool *up = calloc(0x10000, sizeof *up);
 
-	for (size_t i = 0; up && i < v->node_cnt; i++)
+	for (size_t i = 0; up && i < view.cnt; i++)
 		up[node_number(v->node[i])] = node_readable(v->node[i]);
 	pthread_mutex_lock(&st->meta);
 	sqlite3_stmt *q = up ? store_stmt(st, "SELECT nodes,k FROM segment WHERE missing>0 "
@@ -482,9 +485,9 @@ static int copy_opts(struct publisher *p, const struct publish_opts *o)
 {
 	p->opts = *o;
 	p->opts.devices = calloc(HF_MAX(o->device_cnt, (size_t)1), sizeof *o->devices);
-	p->node_was = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_was);
-	p->node_lost = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_lost);
-	p->node_listed = calloc(HF_MAX(p->st->vol->node_cnt, (size_t)1), sizeof *p->node_listed);
+	p->node_was = calloc(p->st->vol->node_cap, sizeof *p->node_was);
+	p->node_lost = calloc(p->st->vol->node_cap, sizeof *p->node_lost);
+	p->node_listed = calloc(p->st->vol->node_cap, sizeof *p->node_listed);
 	if (!p->opts.devices || !p->node_was || !p->node_lost || !p->node_listed)
 		return -ENOMEM;
 	if (o->device_cnt)

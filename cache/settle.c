@@ -522,7 +522,7 @@ static int put_object(struct publisher *p, const struct hist_head *h, const stru
 		}
 		snprintf(why, sizeof why,
 			 "waiting for nodes: %u of %zu can be written, a commit needs %u",
-			 volume_usable(v), v->node_cnt, v->quorum);
+			 volume_writable(v), volume_members(v), v->quorum);
 		r = publish_pause(p, &backoff, why);
 	}
 	return r ? r : publish_check(p);
@@ -540,7 +540,7 @@ static int build(struct cut *c, struct hist_head *h, struct buf *obj, struct seg
 
 		snprintf(why, sizeof why,
 			 "waiting for nodes: %u of %zu can take shards, %u are needed",
-			 volume_usable(v), v->node_cnt, v->k);
+			 volume_usable(v), volume_members(v), v->k);
 		buf_reset(obj);
 		r = publish_pause(c->p, &backoff, why);
 		if (r)

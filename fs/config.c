@@ -280,8 +280,8 @@ int config_add_node(struct config *c, uint16_t number, const char *url, size_t u
 	if (!more)
 		return log_fail(-ENOMEM, "out of memory");
 	c->node = more;
-	more[c->node_cnt].number = number;
-	more[c->node_cnt].url = strndup(url, url_len);
+	more[c->node_cnt] = (struct node_spec){.number = number,
+						.url = strndup(url, url_len)};
 	if (!more[c->node_cnt].url)
 		return log_fail(-ENOMEM, "out of memory");
 	c->node_cnt++;

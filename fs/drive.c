@@ -333,9 +333,13 @@ void drive_poke(struct drive *d)
 	node_changed(d);
 }
 
-static unsigned needed(const struct drive *d)
+/* Are the nodes there that publishing needs, or all of them? */
+static bool enough(const struct drive *d, bool all)
 {
-	return HF_MAX(d->vol->k, d->vol->quorum);
+	if (all)
+		return volume_writable(d->vol) == volume_members(d->vol);
+	return volume_usable(d->vol) >= d->vol->k &&
+	       volume_writable(d->vol) >= d->vol->quorum;
 }
 
 /* Says what is left and why; returns err. */
@@ -364,17 +368,18 @@ static int publish_failed(struct drive *d, int err, bool protect)
 	if (err == -ECANCELED)
 		return log_fail(err, "%s: stopped before; what is new is safe on this machine",
 				left);
-	if (volume_usable(d->vol) < needed(d))
+	if (!enough(d, false))
 		return log_fail(
 			err,
 			"%s: only %u of %zu nodes can be written to now and %u are "
 			"needed; what is new is safe on this machine; see holdfast status",
-			left, volume_usable(d->vol), d->vol->node_cnt, needed(d));
-	if (protect && volume_usable(d->vol) < d->vol->node_cnt)
+			left, volume_usable(d->vol), volume_members(d->vol),
+			HF_MAX(d->vol->k, d->vol->quorum));
+	if (protect && !enough(d, true))
 		return log_fail(err,
 				"%s: only %u of %zu nodes can be written to now; see holdfast "
 				"status",
-				left, volume_usable(d->vol), d->vol->node_cnt);
+				left, volume_writable(d->vol), volume_members(d->vol));
 	return log_fail(err, "%s: %s; what is new is safe on this machine", left,
 			*ps.reason ? ps.reason : "no time was left");
 }
@@ -401,8 +406,7 @@ int drive_publish(struct drive *d, const struct drive_wait *w)
 		now = now_ms();
 		drive_publish_status(d, &ps);
 		store_figures(d->st, &f);
-		bool nodes =
-			volume_usable(d->vol) >= (w->protect ? d->vol->node_cnt : needed(d));
+		bool nodes = enough(d, w->protect);
 		/* With too few nodes a cut begins again and again: that is no movement. */
 		if (ps.seq != was.seq || ps.below_target != was.below_target ||
 		    f.unpublished_bytes < f_was.unpublished_bytes ||

@@ -65,19 +65,20 @@ static int load(struct rebuild *r, const char *pass_file)
 		keys_free(keys);
 		return err;
 	}
-	cmd_progress("looking at %zu nodes", v->node_cnt);
+	size_t members = volume_members(v);
+	cmd_progress("looking at %zu nodes", members);
 	int n = volume_verify(v, now_ms() + NODE_MS);
 	/*
 	 * This machine goes on with its own log.  A commit that it had begun to send may be on
 	 * one node alone; another one under the same number would be a fork.
 	 */
-	if (n < (int)v->node_cnt)
+	if (n < (int)members)
 		err = log_fail(
 			-ENODATA,
 			"only %d of %zu nodes can be read, and one that is away may have the last "
 			"commit of this machine: attach them all (see holdfast node list %s), or "
 			"recover the drive with its kit under another name, which needs %u",
-			HF_MAX(n, 0), v->node_cnt, r->cfg->name, r->cfg->k);
+			HF_MAX(n, 0), members, r->cfg->name, r->cfg->k);
 	if (!err && mkdir(r->tmp, 0700) < 0)
 		err = log_fail(-errno, "%s: %s", r->tmp, strerror(errno));
 	if (!err)

@@ -117,7 +117,7 @@ out:
 
 json_t *drive_status(struct drive *d, const char *mountpoint)
 {
-	return report(d, d->vol->node, d->vol->node_cnt, mountpoint);
+	return report(d, d->vol->node, volume_nodes(d->vol), mountpoint);
 }
 
 unsigned drive_missing_nodes(struct drive *d, void (*found)(void *arg, const char *what),
@@ -127,8 +127,9 @@ unsigned drive_missing_nodes(struct drive *d, void (*found)(void *arg, const cha
 	unsigned cnt = 0;
 	char *what;
 
-	for (size_t i = 0; info && i < d->vol->node_cnt; i++) {
-		if (node_readable(d->vol->node[i]))
+	for (size_t i = 0, all = volume_nodes(d->vol); info && i < all; i++) {
+		if (node_readable(d->vol->node[i]) ||
+		    node_member(d->vol->node[i]) == NODE_GONE)
 			continue;
 		node_get_info(d->vol->node[i], info);
 		cnt++;

@@ -96,9 +96,9 @@ int tree_load(struct volume *v, struct store *st, const struct tree_load *t)
 			err = history_load(v, dev, t->device_cnt, t->floor, t->floor_cnt, &hs,
 					   &apply_cb, a);
 	}
-	if (!err && !t->owner && hs.answered < v->node_cnt)
+	if (!err && !t->owner && hs.answered < volume_members(v))
 		err = log_fail(-ENODATA, "only %u of %zu nodes answered: all are needed", hs.answered,
-			       v->node_cnt);
+			       volume_members(v));
 	if (!err)
 		err = history_secure(v, dev, t->device_cnt, &hs);
 	if (!err)

@@ -12,6 +12,7 @@ struct blob_query {
 	struct volume *v;
 	const char *name;
 	size_t cap;
+	size_t cnt;  /* nodes that are asked */
 	bool *asked; /* by index of node */
 	struct node_wait wait;
 	int64_t deadline_ms;
@@ -35,25 +36,24 @@ static bool ask(struct blob_query *q, size_t i)
 
 static void ask_all(struct blob_query *q)
 {
-	for (size_t i = 0; i < q->v->node_cnt; i++)
+	for (size_t i = 0; i < q->cnt; i++)
 		ask(q, i);
 }
 
 int gather_blob(struct volume *v, const char *name, size_t cap,
 		int (*verify)(void *arg, const void *p, size_t len), void *arg, struct buf *out)
 {
-	struct blob_query q = {.v = v, .name = name, .cap = cap,
+	struct volume_view view = volume_view(v);
+	struct blob_query q = {.v = v, .name = name, .cap = cap, .cnt = view.cnt,
 			       .deadline_ms = now_ms() + BLOB_MS};
 	/* With this many answers at least one is of a node that took part in the quorum. */
-	unsigned enough = HF_MAX(v->quorum, v->node_cnt >= v->quorum
-						    ? (unsigned)v->node_cnt - v->quorum + 1
-						    : 1);
+	size_t enough = HF_MAX((size_t)v->quorum, view.need);
 	unsigned absent = 0, bad = 0;
 	int64_t hedge = q.deadline_ms;
 	int err = -ENODATA;
 	size_t first = 0;
 
-	q.asked = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *q.asked);
+	q.asked = calloc(HF_MAX(q.cnt, (size_t)1), sizeof *q.asked);
 	if (!q.asked)
 		return -ENOMEM;
 	node_wait_init(&q.wait);
@@ -61,8 +61,8 @@ int gather_blob(struct volume *v, const char *name, size_t cap,
 	for (const char *c = name; *c; c++)
 		first = first * 31 + (uint8_t)*c;
 	for (int slow_too = 0; slow_too <= 1 && !q.wait.pending; slow_too++) {
-		for (size_t j = 0; j < v->node_cnt && !q.wait.pending; j++) {
-			size_t i = (first + j) % v->node_cnt;
+		for (size_t j = 0; j < q.cnt && !q.wait.pending; j++) {
+			size_t i = (first + j) % q.cnt;
 			if (slow_too || node_state(v->node[i]) != NODE_SLOW)
 				if (ask(&q, i))
 					hedge = now_ms() + node_hedge_ms(v->node[i]);
@@ -150,7 +150,8 @@ int gather_list(struct volume *v, const char *prefix, unsigned *answered,
 	if (answered)
 		*answered = 0;
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
+	struct volume_view view = volume_view(v);
+	for (size_t i = 0; i < view.cnt; i++) {
 		if (!node_readable(v->node[i]) || !(io = node_io_new(NODE_LIST, prefix)))
 			continue;
 		io->deadline_ms = end;
@@ -162,7 +163,7 @@ int gather_list(struct volume *v, const char *prefix, unsigned *answered,
 			buf_put(&all, io->list.p, io->list.len);
 			/* When every K nodes' worth has answered, the last ones are not awaited long. */
 			int64_t took = now_ms() - start;
-			if (cnt + v->m >= v->node_cnt)
+			if (cnt + v->m >= view.members)
 				end = HF_MIN(end, now_ms() + HF_MAX((int64_t)GRACE_MIN_MS,
 								    GRACE_TIMES * took));
 		}

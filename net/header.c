@@ -360,15 +360,15 @@ int header_merge(struct volume *v, const uint8_t owner_pk[32], struct header *h,
 		 unsigned *fresh)
 {
 	struct merge m = {.v = v, .owner_pk = owner_pk, .h = h};
-	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1;
+	struct volume_view view = volume_view(v);
 	unsigned answered;
 
 	*fresh = 0;
 	int err = gather_list(v, "v/h", &answered, merge_name, &m);
-	if (!err && answered < need)
+	if (!err && answered < view.need)
 		err = log_fail(-ENODATA,
 			       "%u of %zu nodes show the headers of the volume, %zu are needed",
-			       answered, v->node_cnt, need);
+			       answered, view.members, view.need);
 	for (size_t at = 0; !err && at < m.names.len; at += strlen(m.name) + 1) {
 		struct buf b = {0};
 		struct header one = {0};

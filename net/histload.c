@@ -87,7 +87,8 @@ static void *fetch_main(void *arg)
 static bool never_published(const struct load *l, const struct chain *c, int err)
 {
 	const struct listed *e = load_find(l, c->device, c->fail_seq);
-	size_t silent = l->v->node_cnt - HF_MIN((size_t)l->answered, l->v->node_cnt);
+	size_t members = volume_members(l->v);
+	size_t silent = members - HF_MIN((size_t)l->answered, members);
 
 	return c->fail_seq == c->end && e && e->copies + silent < l->v->quorum &&
 	       (err == -EBADMSG || err == -ENOENT || err == -ENODATA);
@@ -216,7 +217,7 @@ static void fill_place(struct load *l, struct seg_place *p)
 	uint16_t home[EC_MAX];
 
 	if (!l->place ||
-	    place_shards(&p->geom.id, l->place, l->v->node_cnt, p->geom.k, p->geom.m, home) < 0)
+	    place_shards(&p->geom.id, l->place, l->place_cnt, p->geom.k, p->geom.m, home) < 0)
 		return;
 	for (unsigned i = 0; i < (unsigned)p->geom.k + p->geom.m; i++)
 		if (p->node[i] == NODE_NONE)
@@ -329,15 +330,21 @@ static int hand_out_all(struct load *l)
 static int place_nodes(struct load *l)
 {
 	struct volume *v = l->v;
+	size_t cnt = volume_nodes(v);
 
-	l->place = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *l->place);
+	l->place = calloc(HF_MAX(cnt, (size_t)1), sizeof *l->place);
 	if (!l->place)
 		return -ENOMEM;
-	for (size_t i = 0; i < v->node_cnt; i++)
-		l->place[i] = (struct place_node){.node = node_number(v->node[i]),
-						  .weight = 1,
-						  .domain = node_domain(v->node[i]),
-						  .usable = true};
+	/* As volume_place does. */
+	for (size_t i = 0; i < cnt; i++) {
+		if (node_member(v->node[i]) != NODE_MEMBER)
+			continue;
+		l->place[l->place_cnt++] =
+			(struct place_node){.node = node_number(v->node[i]),
+					    .weight = 1,
+					    .domain = node_domain(v->node[i]),
+					    .usable = true};
+	}
 	return 0;
 }
 

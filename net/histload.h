@@ -44,7 +44,8 @@ struct load {
 	struct chain *chain;
 	size_t chain_cnt;
 	char why[256]; /* the base tried last is not usable */
-	struct place_node *place;
+	struct place_node *place; /* members that take shards */
+	size_t place_cnt;
 
 	/* Fetching; the chains' used, asked, obj, fail are guarded by lock as well. */
 	pthread_mutex_t lock;

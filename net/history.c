@@ -310,7 +310,8 @@ struct ask {
  */
 static int ask_nodes(struct volume *v, const struct ask *a)
 {
-	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1, without = 0;
+	struct volume_view view = volume_view(v);
+	size_t without = 0;
 	int64_t deadline = now_ms() + ASK_MS;
 	struct node_wait w;
 	struct node_io *io;
@@ -318,7 +319,7 @@ static int ask_nodes(struct volume *v, const struct ask *a)
 	int err = 0;
 
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt && !err; i++) {
+	for (size_t i = 0; i < view.cnt && !err; i++) {
 		if (!node_readable(v->node[i]))
 			continue;
 		io = node_io_new(NODE_GET, a->name);
@@ -347,13 +348,13 @@ static int ask_nodes(struct volume *v, const struct ask *a)
 				err = got;
 		}
 		node_io_unref(io);
-		if (found || without >= need)
+		if (found || without >= view.need)
 			break;
 	}
 	node_wait_release(&w);
 	if (err)
 		return err;
-	return found ? 1 : without >= need ? 0 : -EAGAIN;
+	return found ? 1 : without >= view.need ? 0 : -EAGAIN;
 }
 
 /* --- takeovers --- */
@@ -424,7 +425,7 @@ int history_takers(struct volume *v, uint16_t device, const uint8_t owner_pk[32]
 		   uint16_t by[HIST_TAKERS], size_t *cnt)
 {
 	struct marker_ask q = {.v = v, .owner_pk = owner_pk, .old = device, .list = by};
-	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1;
+	size_t need = volume_view(v).need;
 	unsigned answered;
 
 	int err = gather_list(v, "l/t", &answered, marker_name, &q);

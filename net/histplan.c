@@ -41,13 +41,13 @@ const struct listed *load_find(const struct load *l, uint16_t device, uint64_t s
 	return l->name_cnt ? bsearch(&key, l->name, l->name_cnt, sizeof key, name_cmp) : NULL;
 }
 
-static int too_few(const struct load *l, size_t need)
+static int too_few(const struct load *l, const struct volume_view *view)
 {
 	struct buf missing = {0};
 	struct node_info *info = malloc(sizeof *info);
 
-	for (size_t i = 0; info && i < l->v->node_cnt; i++) {
-		if (node_readable(l->v->node[i]))
+	for (size_t i = 0; info && i < view->cnt; i++) {
+		if (node_readable(l->v->node[i]) || node_member(l->v->node[i]) == NODE_GONE)
 			continue;
 		node_get_info(l->v->node[i], info);
 		char text[128];
@@ -61,7 +61,7 @@ static int too_few(const struct load *l, size_t need)
 	log_msg(LOG_LVL_ERROR,
 		"%u of %zu nodes answer, %zu are needed to be sure of the newest "
 		"state%s%s",
-		l->answered, l->v->node_cnt, need, named ? "; missing: " : "",
+		l->answered, view->members, view->need, named ? "; missing: " : "",
 		named ? (const char *)missing.p : "");
 	buf_release(&missing);
 	return -ENODATA;
@@ -70,13 +70,13 @@ static int too_few(const struct load *l, size_t need)
 int load_list(struct load *l)
 {
 	struct volume *v = l->v;
-	size_t need = v->node_cnt - HF_MIN((size_t)v->quorum, v->node_cnt) + 1;
+	struct volume_view view = volume_view(v);
 
 	int err = gather_list(v, "l/", &l->answered, add_name, l);
 	if (err && err != -ENODATA && err != -EAGAIN)
 		return err;
-	if (l->answered < need)
-		return too_few(l, need);
+	if (l->answered < view.need)
+		return too_few(l, &view);
 	if (err)
 		return err;
 	if (l->name_cnt)

@@ -152,11 +152,35 @@ enum node_state node_state(struct node *n)
 	return s;
 }
 
-bool node_usable(struct node *n)
+void node_set_member(struct node *n, enum node_member m)
+{
+	atomic_store(&n->member, (int)m);
+}
+
+enum node_member node_member(const struct node *n)
+{
+	int m = atomic_load(&n->member);
+
+	return m ? (enum node_member)m : NODE_MEMBER;
+}
+
+static bool takes_writes(struct node *n)
 {
 	enum node_state s = node_state(n);
 
 	return s == NODE_UP || s == NODE_SLOW || s == NODE_LYING;
+}
+
+bool node_usable(struct node *n)
+{
+	return node_member(n) == NODE_MEMBER && takes_writes(n);
+}
+
+bool node_writable(struct node *n)
+{
+	enum node_member m = node_member(n);
+
+	return (m == NODE_MEMBER || m == NODE_DRAINING) && takes_writes(n);
 }
 
 bool node_readable(struct node *n)
@@ -164,7 +188,8 @@ bool node_readable(struct node *n)
 	enum node_state s = node_state(n);
 
 	/* One that refuses even to show its marker answers no read. */
-	return s != NODE_DOWN && s != NODE_WRONG && (s != NODE_REFUSING || n->accepted);
+	return s != NODE_DOWN && s != NODE_WRONG && (s != NODE_REFUSING || n->accepted) &&
+	       node_member(n) != NODE_GONE;
 }
 
 int64_t node_hedge_ms(struct node *n)

@@ -35,6 +35,17 @@ enum node_state {
 };
 const char *node_state_name(enum node_state s);
 
+/*
+ * What a node is to its volume; the first three are what records and rosters say.  Whoever
+ * changes it keeps the order that volume.h gives.
+ */
+enum node_member {
+	NODE_MEMBER = 1,
+	NODE_DRAINING, /* no new shards; read, and the log is still kept there */
+	NODE_GONE,     /* neither read nor written */
+	NODE_LEAVING,  /* about to be GONE: nothing is written any more, it is still read */
+};
+
 struct node;
 
 /*
@@ -144,9 +155,14 @@ void node_quiet(struct node *n);
 uint16_t node_number(const struct node *n);
 uint32_t node_domain(const struct node *n); /* hash of domain=NAME, else unique per node */
 void node_get_info(struct node *n, struct node_info *out);
-/* True when new shards may go there: UP, SLOW or LYING. */
+/* A new node is a member. */
+void node_set_member(struct node *n, enum node_member m);
+enum node_member node_member(const struct node *n);
+/* True when new shards may go there: a member that is UP, SLOW or LYING. */
 bool node_usable(struct node *n);
-/* True unless DOWN or WRONG: worth a read. */
+/* True when log objects may go there: the same, and nodes being drained. */
+bool node_writable(struct node *n);
+/* True unless DOWN, WRONG or GONE: worth a read. */
 bool node_readable(struct node *n);
 /* Says that bytes from this node were not genuine: state LYING, logged with the blob name. */
 void node_lied(struct node *n, const char *blob);

@@ -43,6 +43,7 @@ struct node {
 	char name[64];
 	uint16_t number;
 	uint32_t domain;
+	_Atomic int member; /* enum node_member; 0 is a member */
 	_Atomic int ref;
 	_Atomic bool accepted; /* the marker was right, and the place is still that place */
 	void *impl;

@@ -49,7 +49,7 @@ static int64_t choose(struct volume *v, const struct seg_place *place, unsigned 
 
 	/* Where it is damaged it is best replaced; else where a new segment would put it. */
 	for (int pass = 0; pass < 3; pass++) {
-		for (size_t i = 0; i < v->node_cnt; i++) {
+		for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++) {
 			uint16_t no = node_number(v->node[i]);
 			bool liked = pass == 2 || (pass == 0 && place->node[shard] == no) ||
 				     (pass == 1 && placed > 0 && home[shard] == no);
@@ -141,7 +141,7 @@ static int rebuild_all(struct volume *v, const struct seg_place *place, uint32_t
 /* Stores one rebuilt shard somewhere; place is updated when it is there. */
 static int store(struct volume *v, struct seg_place *place, unsigned shard, struct rebuilt *r)
 {
-	bool *skip = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *skip);
+	bool *skip = calloc(v->node_cap, sizeof *skip);
 	int err = skip ? -EAGAIN : -ENOMEM;
 	int64_t i;
 
@@ -194,7 +194,7 @@ int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
 		return 0;
 	/* Not read for nothing: nodes may all be down or taken. */
 	bool room = false;
-	bool *skip = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *skip);
+	bool *skip = calloc(v->node_cap, sizeof *skip);
 	for (unsigned i = 0; skip && i < g->k + g->m && !room; i++)
 		room = (mask >> i & 1) && choose(v, place, i, skip) >= 0;
 	if (!skip || !room) {
@@ -237,7 +237,7 @@ int find_shards(struct volume *v, struct seg_place *p)
 	int found = 0;
 
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++) {
 		for (unsigned s = 0; s < n && node_readable(v->node[i]); s++) {
 			char name[BLOB_NAME_CAP];
 			if (p->node[s] == node_number(v->node[i]))
@@ -365,12 +365,12 @@ struct verifier {
  * A genuine copy from those that say they have one: gather_blob asks nobody more once enough
  * nodes have none, and what is to be copied may be on one node alone.  -ENODATA: no copy.
  */
-static int read_copy(struct volume *v, const char *name, const bool has[],
+static int read_copy(struct volume *v, size_t nodes, const char *name, const bool has[],
 		     const struct verifier *a, struct buf *out)
 {
 	int err = -ENODATA;
 
-	for (size_t i = 0; i < v->node_cnt && err == -ENODATA; i++) {
+	for (size_t i = 0; i < nodes && err == -ENODATA; i++) {
 		int64_t end = now_ms() + READ_MS;
 		struct node_wait w;
 		struct node_io *io = has[i] ? node_io_new(NODE_GET, name) : NULL;
@@ -399,8 +399,8 @@ static int read_copy(struct volume *v, const char *name, const bool has[],
 }
 
 /* Copies one blob to the usable nodes that did answer and do not have it. */
-static int copy_blob(struct volume *v, const char *name, const bool answered[], const bool has[],
-		     const struct verifier *a)
+static int copy_blob(struct volume *v, size_t nodes, const char *name, const bool answered[],
+		     const bool has[], const struct verifier *a)
 {
 	int64_t end;
 	int copies = 0;
@@ -408,7 +408,7 @@ static int copy_blob(struct volume *v, const char *name, const bool answered[], 
 	struct node_io *io;
 	struct node_wait w;
 
-	int err = read_copy(v, name, has, a, &b);
+	int err = read_copy(v, nodes, name, has, a, &b);
 	if (err) {
 		buf_release(&b);
 		/* What is genuine nowhere, or nowhere in reach, cannot be copied. */
@@ -416,8 +416,8 @@ static int copy_blob(struct volume *v, const char *name, const bool answered[], 
 	}
 	end = now_ms() + WRITE_MS;
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
-		if (!answered[i] || has[i] || !node_usable(v->node[i]))
+	for (size_t i = 0; i < nodes; i++) {
+		if (!answered[i] || has[i] || !node_writable(v->node[i]))
 			continue;
 		io = node_io_new(NODE_PUT, name);
 		/* The io keeps bytes of its own, because it may outlive this call. */
@@ -442,7 +442,8 @@ static int copy_blob(struct volume *v, const char *name, const bool answered[], 
 }
 
 /* Lists one prefix on every node that answers. */
-static int list_all(struct volume *v, const char *prefix, bool answered[], struct buf lists[])
+static int list_all(struct volume *v, size_t nodes, const char *prefix, bool answered[],
+		    struct buf lists[])
 {
 	int64_t end = now_ms() + CHECK_MS;
 	struct node_wait w;
@@ -450,7 +451,7 @@ static int list_all(struct volume *v, const char *prefix, bool answered[], struc
 	int err = 0;
 
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
+	for (size_t i = 0; i < nodes; i++) {
 		answered[i] = false;
 		if (!node_readable(v->node[i]))
 			continue;
@@ -477,20 +478,21 @@ static int list_all(struct volume *v, const char *prefix, bool answered[], struc
 
 static int repair_prefix(struct volume *v, const char *prefix, const struct verifier *a)
 {
-	size_t nodes = HF_MAX(v->node_cnt, (size_t)1), cnt = 0, at = 0;
-	bool *answered = calloc(nodes, sizeof *answered);
-	bool *has = calloc(nodes, sizeof *has);
-	struct buf *lists = calloc(nodes, sizeof *lists);
+	size_t nodes = volume_nodes(v), room = HF_MAX(nodes, (size_t)1), cnt = 0, at = 0;
+	bool *answered = calloc(room, sizeof *answered);
+	bool *has = calloc(room, sizeof *has);
+	struct buf *lists = calloc(room, sizeof *lists);
 	struct entry *e = NULL;
 	int copies = 0;
 
-	int err = answered && has && lists ? list_all(v, prefix, answered, lists) : -ENOMEM;
-	for (size_t i = 0; !err && i < v->node_cnt; i++)
+	int err = answered && has && lists ? list_all(v, nodes, prefix, answered, lists)
+					   : -ENOMEM;
+	for (size_t i = 0; !err && i < nodes; i++)
 		for (size_t j = 0; j < lists[i].len; j++)
 			cnt += lists[i].p[j] == 0;
 	if (!err && !(e = malloc(HF_MAX(cnt, (size_t)1) * sizeof *e)))
 		err = -ENOMEM;
-	for (size_t i = 0; !err && i < v->node_cnt; i++)
+	for (size_t i = 0; !err && i < nodes; i++)
 		for (size_t j = 0; j < lists[i].len;) {
 			const char *name = (const char *)lists[i].p + j;
 			e[at++] = (struct entry){name, i};
@@ -503,15 +505,15 @@ static int repair_prefix(struct volume *v, const char *prefix, const struct veri
 		memset(has, 0, nodes * sizeof *has);
 		for (j = i; j < cnt && !strcmp(e[i].name, e[j].name); j++)
 			has[e[j].node] = true;
-		for (size_t n = 0; n < v->node_cnt; n++)
-			lack += answered[n] && !has[n] && node_usable(v->node[n]);
-		int made = lack ? copy_blob(v, e[i].name, answered, has, a) : 0;
+		for (size_t n = 0; n < nodes; n++)
+			lack += answered[n] && !has[n] && node_writable(v->node[n]);
+		int made = lack ? copy_blob(v, nodes, e[i].name, answered, has, a) : 0;
 		if (made < 0)
 			err = made;
 		else
 			copies += made;
 	}
-	for (size_t i = 0; lists && i < v->node_cnt; i++)
+	for (size_t i = 0; lists && i < nodes; i++)
 		buf_release(&lists[i]);
 	free(e);
 	free(lists);

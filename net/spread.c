@@ -19,7 +19,7 @@ struct spread {
 	struct node_io *io[EC_MAX]; /* ours until node_wait returns it: only to cancel */
 	uint16_t target[EC_MAX], stored[EC_MAX];
 	uint16_t tried[EC_MAX]; /* the last target */
-	bool *skip; /* by index of node: it failed here */
+	bool *skip; /* by index of node, node_cap of them: it failed here */
 	unsigned stored_cnt, pending, need;
 	int64_t start_ms, quorum_ms;
 };
@@ -62,7 +62,7 @@ int spread_start(struct spread **out, struct volume *v, struct stripe *s)
 	struct spread *sp = calloc(1, sizeof *sp);
 	if (!sp)
 		return -ENOMEM;
-	sp->skip = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *sp->skip);
+	sp->skip = calloc(v->node_cap, sizeof *sp->skip);
 	if (!sp->skip) {
 		free(sp);
 		return -ENOMEM;
@@ -97,11 +97,11 @@ static void elsewhere(struct spread *sp, unsigned shard)
 	struct volume *v = sp->v;
 	uint16_t place[EC_MAX];
 
-	for (size_t i = 0; i < v->node_cnt; i++)
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++)
 		if (node_number(v->node[i]) == sp->target[shard])
 			sp->skip[i] = true;
 	sp->target[shard] = (uint16_t)NODE_NONE;
-	if (v->node_cnt <= v->k + v->m || volume_place(v, &sp->stripe->geom.id, sp->skip, place) < 0)
+	if (volume_members(v) <= v->k + v->m || volume_place(v, &sp->stripe->geom.id, sp->skip, place) < 0)
 		return;
 	uint16_t number = place[shard];
 	for (unsigned i = 0; i < v->k + v->m; i++)
@@ -236,8 +236,8 @@ int spread_blob(struct volume *v, const char *name, const void *p, size_t len, u
 	if (len)
 		memcpy(c->p, p, len);
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
-		if (!node_usable(v->node[i]))
+	for (size_t i = 0, all = volume_nodes(v); i < all; i++) {
+		if (!node_writable(v->node[i]))
 			continue;
 		struct node_io *io = node_io_new(NODE_PUT, name);
 		if (!io) {
@@ -279,10 +279,11 @@ void spread_delete(struct volume *v, const char *name)
 	struct node_io *io;
 
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt; i++) {
+	for (size_t i = 0, all = volume_nodes(v); i < all; i++) {
 		/* A full node is one to delete from; others that take no writes are not. */
 		enum node_state s = node_state(v->node[i]);
-		if (s == NODE_DOWN || s == NODE_WRONG || s == NODE_REFUSING)
+		if (s == NODE_DOWN || s == NODE_WRONG || s == NODE_REFUSING ||
+		    node_member(v->node[i]) == NODE_GONE)
 			continue;
 		io = node_io_new(NODE_DEL, name);
 		if (!io)

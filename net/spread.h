@@ -23,7 +23,7 @@ bool spread_ready(struct spread *sp); /* spread_finish would not wait */
 int spread_finish(struct spread *sp, struct seg_place *out);
 
 /*
- * Whole copies of a small blob (log objects, headers) to every usable node.  0 when on at
+ * Whole copies of a small blob (log objects, headers) to every writable node.  0 when on at
  * least `need` nodes; *copies says on how many (may be NULL); -EAGAIN otherwise.
  */
 int spread_blob(struct volume *v, const char *name, const void *p, size_t len, unsigned need,

@@ -52,8 +52,12 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 	if (v->quorum + 1 <= k)
 		v->quorum++;
 	v->shard_quorum = m > 1 ? k + 1 : k;
-	v->node = calloc(HF_MAX(spec_cnt, (size_t)1), sizeof *v->node);
+	v->node_cap = VOLUME_NODES_MAX;
+	v->node = calloc(v->node_cap, sizeof *v->node);
 	err = v->node ? 0 : -ENOMEM;
+	if (!err && spec_cnt > v->node_cap)
+		err = log_fail(-EINVAL, "a volume of %zu nodes: at most %zu", spec_cnt,
+			       v->node_cap);
 	for (size_t i = 0; i < spec_cnt && !err; i++) {
 		if (spec[i].number == NODE_NONE || volume_node(v, spec[i].number))
 			err = log_fail(-EINVAL, "node number %u is listed twice or is reserved",
@@ -61,6 +65,8 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 		else
 			err = node_open(&v->node[i], spec[i].number, spec[i].url, creds);
 		if (!err) {
+			if (spec[i].member)
+				node_set_member(v->node[i], spec[i].member);
 			v->node_cnt++;
 			node_on_change(v->node[i], node_changed, v);
 		}
@@ -85,7 +91,9 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 	int err = 0;
 
 	node_wait_init(&w);
-	for (size_t i = 0; i < v->node_cnt && !err; i++) {
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt && !err; i++) {
+		if (node_member(v->node[i]) == NODE_GONE)
+			continue;
 		io = node_verify_io(deadline_ms);
 		if (!io) {
 			err = -ENOMEM;
@@ -157,10 +165,12 @@ static int64_t ask(struct volume *v, struct watched *all, bool poked)
 {
 	int64_t now = now_ms(), next = now + CHECK_MS;
 
-	for (size_t i = 0; i < v->node_cnt; i++) {
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++) {
 		struct watched *a = &all[i];
-		if (a->asked)
+		if (a->asked || node_member(v->node[i]) == NODE_GONE)
 			continue;
+		if (!a->backoff_ms)
+			plan(v, a, i, 0); /* it came since */
 		/* It changed between: down nodes are looked at sooner than well ones. */
 		if (node_state(v->node[i]) != a->state)
 			plan(v, a, i, 0);
@@ -181,10 +191,8 @@ static int64_t ask(struct volume *v, struct watched *all, bool poked)
 static void *watch_main(void *arg)
 {
 	struct volume *v = arg;
-	struct watched *all = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *all);
+	struct watched *all = calloc(v->node_cap, sizeof *all);
 
-	for (size_t i = 0; all && i < v->node_cnt; i++)
-		plan(v, &all[i], i, 0);
 	while (all) {
 		pthread_mutex_lock(&v->lock);
 		bool stop = v->stopping, poked = v->poked;
@@ -235,7 +243,7 @@ void volume_quiet(struct volume *v)
 	v->changed = NULL;
 	pthread_cond_broadcast(&v->known);
 	pthread_mutex_unlock(&v->lock);
-	for (size_t i = 0; i < v->node_cnt; i++)
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++)
 		node_quiet(v->node[i]);
 	node_wait_poke(&v->watch_wait);
 }
@@ -278,18 +286,71 @@ void volume_close(struct volume *v)
 
 struct node *volume_node(struct volume *v, unsigned number)
 {
-	for (size_t i = 0; i < v->node_cnt; i++)
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++)
 		if (node_number(v->node[i]) == number)
 			return v->node[i];
 	return NULL;
+}
+
+int volume_add(struct volume *v, struct node *n)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&v->lock);
+	size_t cnt = volume_nodes(v);
+	if (v->stopping)
+		err = -ECANCELED;
+	else if (cnt == v->node_cap)
+		err = -ENOSPC;
+	else if (node_number(n) == NODE_NONE || volume_node(v, node_number(n)))
+		err = -EINVAL;
+	if (!err) {
+		node_on_change(n, node_changed, v);
+		v->node[cnt] = n;
+		/* Released after the pointer: who sees the count sees the node. */
+		atomic_store(&v->node_cnt, cnt + 1);
+	}
+	pthread_mutex_unlock(&v->lock);
+	if (!err)
+		node_changed(n, v);
+	return err;
+}
+
+size_t volume_nodes(const struct volume *v)
+{
+	return atomic_load(&v->node_cnt);
+}
+
+struct volume_view volume_view(const struct volume *v)
+{
+	struct volume_view view = {.cnt = volume_nodes(v)};
+
+	for (size_t i = 0; i < view.cnt; i++)
+		view.members += node_member(v->node[i]) != NODE_GONE;
+	view.need = view.members - HF_MIN((size_t)v->quorum, view.members) + 1;
+	return view;
+}
+
+size_t volume_members(const struct volume *v)
+{
+	return volume_view(v).members;
 }
 
 unsigned volume_usable(struct volume *v)
 {
 	unsigned cnt = 0;
 
-	for (size_t i = 0; i < v->node_cnt; i++)
+	for (size_t i = 0, all = volume_nodes(v); i < all; i++)
 		cnt += node_usable(v->node[i]);
+	return cnt;
+}
+
+unsigned volume_writable(struct volume *v)
+{
+	unsigned cnt = 0;
+
+	for (size_t i = 0, all = volume_nodes(v); i < all; i++)
+		cnt += node_writable(v->node[i]);
 	return cnt;
 }
 
@@ -297,25 +358,30 @@ unsigned volume_readable(struct volume *v)
 {
 	unsigned cnt = 0;
 
-	for (size_t i = 0; i < v->node_cnt; i++)
+	for (size_t i = 0, all = volume_nodes(v); i < all; i++)
 		cnt += node_readable(v->node[i]);
 	return cnt;
 }
 
 int volume_place(struct volume *v, const struct seg_id *seg, const bool skip[], uint16_t out[])
 {
-	struct place_node *p = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *p);
+	size_t all = volume_nodes(v), members = 0;
+	struct place_node *p = calloc(HF_MAX(all, (size_t)1), sizeof *p);
 
 	if (!p)
 		return -ENOMEM;
-	for (size_t i = 0; i < v->node_cnt; i++)
-		p[i] = (struct place_node){
+	/* A node that is down keeps its turn for when it is back; one on its way out has none. */
+	for (size_t i = 0; i < all; i++) {
+		if (node_member(v->node[i]) != NODE_MEMBER)
+			continue;
+		p[members++] = (struct place_node){
 			.node = node_number(v->node[i]),
 			.weight = 1,
 			.domain = node_domain(v->node[i]),
 			.usable = (!skip || !skip[i]) && node_usable(v->node[i]),
 		};
-	int cnt = place_shards(seg, p, v->node_cnt, v->k, v->m, out);
+	}
+	int cnt = place_shards(seg, p, members, v->k, v->m, out);
 	free(p);
 	return cnt;
 }
@@ -323,10 +389,13 @@ int volume_place(struct volume *v, const struct seg_id *seg, const bool skip[], 
 void volume_space(struct volume *v, uint64_t *free_bytes, uint64_t *total_bytes)
 {
 	struct node_info *info = malloc(sizeof *info);
-	uint64_t *medium = calloc(HF_MAX(v->node_cnt, (size_t)1), sizeof *medium);
+	size_t all = volume_nodes(v);
+	uint64_t *medium = calloc(HF_MAX(all, (size_t)1), sizeof *medium);
 	uint64_t f = 0, t = 0;
 
-	for (size_t i = 0; info && medium && i < v->node_cnt; i++) {
+	for (size_t i = 0; info && medium && i < all; i++) {
+		if (node_member(v->node[i]) != NODE_MEMBER)
+			continue;
 		node_get_info(v->node[i], info);
 		bool seen = false;
 		for (size_t j = 0; j < i && info->medium; j++)

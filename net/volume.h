@@ -2,6 +2,18 @@
 /*
  * volume: what the upper layers see of the network: the keys, the nodes, the width of a
  * stripe, and blocking calls with deadlines that hide which node did what.
+ *
+ * Members are all nodes that are not GONE.  What must not be forgotten (a commit, a snapshot,
+ * a marker, a header) is on at least `quorum` members; whoever asks members - quorum + 1 of
+ * them meets it.  While the members change this holds because of the order:
+ *
+ *   add     Every set of `quorum` nodes of the smaller set is one of the larger; who still
+ *           counts the smaller set could miss what is written later, so the roster (roster.h)
+ *           that names the new node is on a quorum of the old members first.
+ *   remove  First the node is LEAVING: no copy on it counts for what is written from now on,
+ *           while readers still ask it and count it.  Then what was under way is waited for,
+ *           everything of the log is copied until `quorum` of the others have it, the roster
+ *           without it is on a quorum of the others, and only then it is GONE.
  */
 #ifndef HOLDFAST_NET_VOLUME_H
 #define HOLDFAST_NET_VOLUME_H
@@ -26,8 +38,15 @@ struct volume {
 	/* Shards of a segment before it counts as stored while enough nodes are there (see
 	 * spread.h): K + s, s = 1 where M > 1. */
 	unsigned shard_quorum;
+	/*
+	 * Append-only while the volume is open: node[] has room for node_cap pointers and never
+	 * moves, node_cnt grows, no node is taken out.  Whoever goes through them takes the
+	 * count once (volume_nodes, volume_view); an array that is kept longer than one such
+	 * pass has node_cap entries.
+	 */
 	struct node **node;
-	size_t node_cnt;
+	size_t node_cap;
+	_Atomic size_t node_cnt;
 	struct seg_pool *pool;
 	struct gather *gather;
 	/*
@@ -48,8 +67,11 @@ struct volume {
 
 struct node_spec {
 	uint16_t number;
+	uint8_t member; /* enum node_member; 0: a member */
 	char *url;
 };
+
+#define VOLUME_NODES_MAX 4096
 
 /* Takes keys over on success, and references to creds (may be NULL).  Waits for no node. */
 int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
@@ -72,12 +94,29 @@ void volume_quiet(struct volume *v);
 void volume_close(struct volume *v);
 struct node *volume_node(struct volume *v, unsigned number); /* NULL when unknown */
 /*
- * Where the shards of a new segment go: place_shards over the nodes that are usable and not
- * in skip[0..node_cnt-1] (may be NULL).  Number placed, or -errno.
+ * One node more, from now on part of every question and every quorum; v owns it.  -EINVAL a
+ * number that is known; -ENOSPC; -ECANCELED while the volume is being closed.  n is still the
+ * caller's then.
+ */
+int volume_add(struct volume *v, struct node *n);
+size_t volume_nodes(const struct volume *v); /* how many entries of node[] there are now */
+size_t volume_members(const struct volume *v);
+/*
+ * For one question to all nodes: node[0..cnt-1] are asked, and `need` answers of members among
+ * them meet every quorum.  Nodes that come meanwhile are no part of it.
+ */
+struct volume_view {
+	size_t cnt, members, need;
+};
+struct volume_view volume_view(const struct volume *v);
+/*
+ * Where the shards of a new segment go: place_shards over the members that take new shards;
+ * usable are those not in skip[0..node_cap-1] (may be NULL).  Number placed, or -errno.
  */
 int volume_place(struct volume *v, const struct seg_id *seg, const bool skip[], uint16_t out[]);
-/* How many nodes can take shards / can be read now. */
+/* How many nodes can take shards / log objects / can be read now. */
 unsigned volume_usable(struct volume *v);
+unsigned volume_writable(struct volume *v);
 unsigned volume_readable(struct volume *v);
 /* Wakes the watcher at once (a user asked, a suspend ended). */
 void volume_poke(struct volume *v);

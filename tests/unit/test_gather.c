@@ -79,7 +79,7 @@ static int stream_back(const struct seg_place *p, uint32_t off, uint32_t len)
 static void heal(void)
 {
 	volume_close(x.v);
-	struct node_spec spec[6];
+	struct node_spec spec[6] = {0};
 	struct keys *keys;
 	uint8_t vol[VOL_LEN] = {7};
 	char path[128];

@@ -193,7 +193,7 @@ static char *node_path(const struct world *w, unsigned i)
 
 static struct volume *open_volume(struct world *w, struct keys *k, bool init)
 {
-	struct node_spec spec[N];
+	struct node_spec spec[N] = {0};
 	struct volume *v;
 
 	for (unsigned i = 0; i < N; i++) {

@@ -35,7 +35,7 @@ static inline void fx_rm_tree(const char *path)
 static inline void fx_open(struct fixture *x, unsigned nodes, unsigned k, unsigned m)
 {
 	uint8_t vol[VOL_LEN] = {7};
-	struct node_spec spec[40];
+	struct node_spec spec[40] = {0};
 	struct keys *keys;
 
 	*x = (struct fixture){.nodes = nodes, .k = k, .m = m};
