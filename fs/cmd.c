@@ -236,22 +236,3 @@ int cmd_remove_tree(const char *path)
 
 	return err == -1 ? (errno == ENOENT ? 0 : -errno) : err;
 }
-
-int cmd_check_credentials(const char *cmd, const char *file, char *const *urls, size_t cnt)
-{
-	bool wanted = false;
-
-	if (!file)
-		return 0;
-	if (access(file, R_OK) < 0)
-		return cmd_fail(cmd, "credentials file %s: %s", file, strerror(errno));
-	for (size_t i = 0; i < cnt; i++)
-		if (strncmp(urls[i], "dir:", 4))
-			wanted = true;
-	if (!wanted)
-		fprintf(stderr,
-			"holdfast: %s: warning: directories need no credentials: %s is not "
-			"used\n",
-			cmd, file);
-	return 0;
-}

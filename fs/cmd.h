@@ -79,7 +79,5 @@ int cmd_alive(const char *dir);
 
 /* Removes a tree that this program made; 0 or the first -errno. */
 int cmd_remove_tree(const char *path);
-/* --credentials FILE: is it readable; says that directories need none. 0 or an exit status. */
-int cmd_check_credentials(const char *cmd, const char *file, char *const *urls, size_t cnt);
 
 #endif

@@ -14,6 +14,7 @@
 #include "fs/drive.h"
 #include "fs/making.h"
 #include "fs/prompt.h"
+#include "fs/secrets.h"
 
 #define CMD	    "create"
 #define NODE_MS	    30000
@@ -225,7 +226,11 @@ static int verify_kit(const struct create *c)
 		err = c->pass ? kit_unlock(k, c->pass) : -EACCES;
 	if (!err && (memcmp(k->vol, c->kit->vol, VOL_LEN) ||
 		     sodium_memcmp(k->secret, c->kit->secret, KEY_LEN) ||
-		     memcmp(k->owner_ed_pk, c->owner->ed_pk, 32) || k->node_cnt != c->cnt))
+		     memcmp(k->owner_ed_pk, c->owner->ed_pk, 32) || k->node_cnt != c->cnt ||
+		     k->credentials.len != c->kit->credentials.len ||
+		     (k->credentials.len &&
+		      sodium_memcmp(k->credentials.p, c->kit->credentials.p,
+				    k->credentials.len))))
 		err = -EBADMSG;
 	kit_free(k);
 	if (text.p)
@@ -254,7 +259,10 @@ static int write_kit(struct create *c)
 		c->kit->node[c->kit->node_cnt++] = (struct rec_node){
 			(uint16_t)(i + 1), 1, (const uint8_t *)url, (uint16_t)strlen(url)};
 	}
-	err = kit_print(c->kit, c->name, c->kit_needs_pass ? c->pass : NULL, &text);
+	if (c->creds)
+		err = secrets_text(c->creds, &c->kit->credentials);
+	if (!err)
+		err = kit_print(c->kit, c->name, c->kit_needs_pass ? c->pass : NULL, &text);
 	if (err)
 		log_fail(err, "the kit cannot be made: %s", strerror(-err));
 	if (!err) {
@@ -301,6 +309,8 @@ static int make(struct create *c)
 			log_fail(err, "%s cannot be written: %s", path, strerror(-err));
 	}
 	free(path);
+	if (!err)
+		err = secrets_save(cfg, keys, c->creds);
 	if (err) {
 		keys_free(keys);
 		config_free(cfg);
@@ -389,6 +399,7 @@ static void create_release(struct create *c)
 	free(c->dir);
 	free(c->kit_path);
 	prompt_free(c->pass);
+	creds_unref(c->creds);
 	kit_free(c->kit);
 	owner_free(c->owner);
 }

@@ -430,6 +430,7 @@ static void args_release(struct mount_args *a)
 int cmd_mount(int argc, char **argv)
 {
 	static const struct option longs[] = {{"passphrase-file", required_argument, NULL, 'p'},
+					      {"credentials", required_argument, NULL, 'c'},
 					      {NULL, 0, NULL, 0}};
 	struct mount_args a = defaults();
 	int o, status = 0;
@@ -439,6 +440,8 @@ int cmd_mount(int argc, char **argv)
 			a.foreground = true;
 		else if (o == 'p')
 			a.o.pass_file = optarg;
+		else if (o == 'c')
+			a.o.credentials = optarg;
 		else
 			status = o == 'o' ? take_options(&a, optarg) : EXIT_USAGE;
 	}

@@ -17,6 +17,7 @@
 #include "fs/making.h"
 #include "fs/prompt.h"
 #include "fs/recover.h"
+#include "fs/secrets.h"
 #include "fs/tree.h"
 
 #define CMD "recover"
@@ -70,6 +71,8 @@ static int save_local(struct recover *r, struct config *cfg, const struct keys *
 	cfg->kit_path = realpath(r->kit_file, NULL);
 	for (size_t i = 0; i < r->head.device_cnt && !err; i++)
 		err = config_add_device(cfg, &r->head.device[i]);
+	if (!err)
+		err = secrets_save(cfg, keys, r->creds);
 	return err ? err : config_save(cfg);
 }
 
@@ -316,7 +319,7 @@ static int run(struct recover *r)
 		err = recover_make_config(r, &cfg);
 	if (!err)
 		err = volume_open(&v, keys, r->head.k, r->head.m, cfg->node, cfg->node_cnt,
-				  NULL);
+				  r->creds);
 	if (v)
 		keys = NULL;
 	if (!err)
@@ -381,7 +384,7 @@ static int check_name(struct recover *r)
 		if (node_check_url(r->url[i], canon))
 			return cmd_usage(CMD, "%s", log_last());
 	}
-	return cmd_check_credentials(CMD, r->credentials, r->url, r->url_cnt);
+	return 0;
 }
 
 static int take_args(struct recover *r, int argc, char **argv)
@@ -446,6 +449,8 @@ int cmd_recover(int argc, char **argv)
 		if (!err)
 			err = recover_unlock(&r);
 		if (!err)
+			err = recover_credentials(&r);
+		if (!err)
 			err = watch_interrupts(&r);
 		if (!err)
 			err = run(&r);
@@ -465,6 +470,7 @@ int cmd_recover(int argc, char **argv)
 	free(r.dir);
 	free(r.tmp);
 	prompt_free(r.pass);
+	creds_unref(r.creds);
 	kit_free(r.kit);
 	owner_free(r.owner);
 	header_release(&r.head);

@@ -4,6 +4,7 @@
  * be opened.  $HOLDFAST_HOME/NAME/ (0700):
  *   volume.json  format, volume id, device, K, M, nodes, owner's public key (no secret)
  *   keys         the sealed key file (net/keys.h)
+ *   credentials  what opens nodes that are servers, sealed (fs/secrets.h)
  *   meta.db      the database     data/  contents     log  the daemon's log
  *   sock         control socket of the mount          kit.txt  unless --kit named another
  * volume.json is written last: a directory without it is no volume.

@@ -31,6 +31,7 @@ struct create {
 	char *home; /* the state directory */
 	char *dir;  /* of the volume, in it */
 	char *kit_path;
+	struct creds *creds; /* what the nodes need; NULL: nothing */
 	struct place *place;
 	size_t cnt;
 	unsigned k, m;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "fs/cmd.h"
 #include "fs/making.h"
+#include "fs/secrets.h"
 #include "net/place.h"
 
 #define CMD	    "create"
@@ -145,7 +146,7 @@ static int check_shape(struct create *c)
 	for (size_t i = 0; i < n && !err; i++) {
 		struct node *node;
 
-		err = node_open(&node, (uint16_t)(i + 1), c->place[i].url, NULL);
+		err = node_open(&node, (uint16_t)(i + 1), c->place[i].url, c->creds);
 		if (err)
 			break;
 		p[i] = (struct place_node){(uint16_t)(i + 1), 1, node_domain(node), true};
@@ -261,6 +262,48 @@ static int clear_dir(struct create *c)
 			c->dir);
 }
 
+/* Of all that was found, what these nodes name is enough. */
+static int check_credentials(struct create *c)
+{
+	struct node_spec *spec = calloc(c->cnt, sizeof *spec);
+	struct creds *mine = NULL;
+	bool expire = false;
+
+	int err = spec ? 0 : log_fail(-ENOMEM, "out of memory");
+	for (size_t i = 0; i < c->cnt && !err; i++) {
+		spec[i].url = c->place[i].url;
+		err = secrets_check(c->creds, c->place[i].url);
+		expire |= !err && secrets_expire(c->creds, c->place[i].url);
+	}
+	if (!err)
+		err = secrets_pick(c->creds, spec, c->cnt, &mine);
+	free(spec);
+	if (err)
+		return cmd_fail_last(CMD, err);
+	if (c->credentials && !mine)
+		fprintf(stderr,
+			"holdfast: " CMD ": warning: no node needs credentials: %s is not used\n",
+			c->credentials);
+	if (expire)
+		fprintf(stderr,
+			"holdfast: " CMD ": warning: a session token ends after some hours: "
+			"keys that stay are better for a drive\n");
+	creds_unref(c->creds);
+	c->creds = mine;
+	return 0;
+}
+
+static int read_credentials(struct create *c)
+{
+	bool remote = c->credentials;
+
+	for (size_t i = 0; i < c->url_cnt; i++)
+		remote |= secrets_remote(c->url[i]);
+	int err = remote ? secrets_read(c->credentials, &c->creds) : 0;
+
+	return err ? cmd_fail_last(CMD, err) : 0;
+}
+
 int create_check(struct create *c)
 {
 	struct stat st;
@@ -273,7 +316,8 @@ int create_check(struct create *c)
 		err = config_home(&c->home);
 	if (err)
 		return cmd_fail_last(CMD, err);
-	if (lstat(c->dir, &st) == 0)
+	status = read_credentials(c);
+	if (!status && lstat(c->dir, &st) == 0)
 		status = clear_dir(c);
 	if (status)
 		return status;
@@ -290,6 +334,6 @@ int create_check(struct create *c)
 	if (!status)
 		status = check_kit_path(c);
 	if (!status)
-		status = cmd_check_credentials(CMD, c->credentials, c->url, c->url_cnt);
+		status = check_credentials(c);
 	return status;
 }

@@ -9,6 +9,7 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/drive.h"
+#include "fs/secrets.h"
 
 #define VERIFY_MS    5000
 #define LAST_SYNC_MS 60000
@@ -279,6 +280,11 @@ int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
 	int err = keys_global_init();
 	if (!err)
 		err = drive_keys(cfg, o->pass_file, &keys);
+	if (!err && o->credentials) {
+		err = secrets_update(cfg, keys, o->credentials);
+		if (err)
+			keys_free(keys);
+	}
 	if (err) {
 		config_free(cfg);
 		free(log_path);

@@ -20,6 +20,7 @@
 struct daemon_opts {
 	const char *mountpoint; /* absolute */
 	const char *pass_file;
+	const char *credentials; /* a file that replaces what is kept; NULL */
 	uint64_t cache_size;
 	unsigned interval_ms;
 	bool fsync_remote;

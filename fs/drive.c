@@ -12,6 +12,7 @@
 #include "cache/data.h"
 #include "fs/cmd.h"
 #include "fs/prompt.h"
+#include "fs/secrets.h"
 
 #define SLICE_MS	 2000
 #define IDLE_MS		 60000
@@ -151,6 +152,7 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 {
 	struct drive *d = calloc(1, sizeof *d);
 	struct store_opts mine = *so;
+	struct creds *creds = NULL;
 
 	if (!d) {
 		keys_free(keys);
@@ -181,14 +183,17 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 			       cfg->dir, d->st->device, cfg->device);
 	if (!err && keys)
 		err = member_put(d->st, cfg->node, cfg->node_cnt, cfg->devices, cfg->device_cnt);
+	if (!err && keys)
+		err = secrets_open(cfg, keys, &creds);
 	if (!err && keys) {
 		err = volume_open(&d->vol, keys, cfg->k, cfg->m, cfg->node, cfg->node_cnt,
-				  NULL);
+				  creds);
 		if (!err) {
 			keys = NULL;
 			d->st->vol = d->vol;
 		}
 	}
+	creds_unref(creds);
 	keys_free(keys);
 	if (err) {
 		char why[1024];

@@ -10,6 +10,7 @@
 #include "cache/salvage.h"
 #include "fs/cmd.h"
 #include "fs/drive.h"
+#include "fs/secrets.h"
 #include "fs/tree.h"
 
 #define NODE_MS 10000
@@ -53,14 +54,18 @@ static int load(struct rebuild *r, const char *pass_file)
 			      .as = r->cfg->device};
 	struct store_opts so = {.dir = r->tmp};
 	struct volume *v = NULL;
+	struct creds *creds = NULL;
 	struct keys *keys = NULL;
 	struct store *st = NULL;
 	char why[1024];
 
 	int err = drive_keys(r->cfg, pass_file, &keys);
 	if (!err)
+		err = secrets_open(r->cfg, keys, &creds);
+	if (!err)
 		err = volume_open(&v, keys, r->cfg->k, r->cfg->m, r->cfg->node,
-				  r->cfg->node_cnt, NULL);
+				  r->cfg->node_cnt, creds);
+	creds_unref(creds);
 	if (err) {
 		keys_free(keys);
 		return err;

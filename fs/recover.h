@@ -26,6 +26,7 @@ struct recover {
 	int home_fd;		/* the lock of the state directory; -1 */
 	struct interrupt *stop; /* of cmd_recover.c */
 	char *pass;
+	struct creds *creds; /* all that is known; NULL: nothing */
 	struct kit *kit;
 	struct owner *owner;
 	struct found *node;
@@ -40,6 +41,11 @@ struct recover {
 int recover_open_kit(struct recover *r);
 /* The kit's own passphrase first, then that of this machine. */
 int recover_unlock(struct recover *r);
+/*
+ * What opens the nodes: the variables and files of AWS, over them what the kit holds, over
+ * that --credentials.  A --node that could not be asked with them is an error.
+ */
+int recover_credentials(struct recover *r);
 /* The kit's addresses, and which node each --node URL is. */
 int recover_gather_nodes(struct recover *r);
 int recover_fetch_header(struct recover *r);

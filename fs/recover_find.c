@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include "fs/cmd.h"
 #include "fs/prompt.h"
+#include "fs/secrets.h"
 #include "net/volume.h"
 
+#define CMD	   "recover"
 #define KIT_CAP	   (8u << 20)
 #define NODE_MS	   10000
 #define PROBE_MS   5000
@@ -67,6 +69,51 @@ int recover_unlock(struct recover *r)
 	return err;
 }
 
+int recover_credentials(struct recover *r)
+{
+	struct creds *aws = NULL, *kit = NULL, *given = NULL, *low = NULL;
+	const struct buf *b = &r->kit->credentials;
+	bool remote = false;
+	int err = 0;
+
+	for (size_t i = 0; i < r->url_cnt; i++)
+		remote |= secrets_remote(r->url[i]);
+	for (size_t i = 0; i < r->kit->node_cnt; i++)
+		remote |= secrets_remote((const char *)r->kit->node[i].url);
+	if (remote)
+		err = secrets_read(NULL, &aws);
+	if (!err)
+		err = creds_new(&kit);
+	if (!err && b->len) {
+		err = creds_read_ini(kit, (const char *)b->p, b->len, "the kit");
+		if (err == -EINVAL)
+			err = log_fail(-EBADMSG,
+				       "the credentials in the kit %s cannot be read: %s",
+				       r->kit_file, "give others with --credentials FILE");
+		if (err == -EBADMSG && r->credentials)
+			err = 0;
+	}
+	if (!err && r->credentials)
+		err = creds_new(&given);
+	if (!err && r->credentials)
+		err = creds_read_file(given, r->credentials);
+	if (!err)
+		err = secrets_merge(aws, kit, &low);
+	if (!err)
+		err = secrets_merge(low, given, &r->creds);
+	for (size_t i = 0; i < r->url_cnt && !err; i++)
+		err = secrets_check(r->creds, r->url[i]);
+	/* Any N - F nodes are enough: others need not be opened. */
+	for (size_t i = 0; i < r->kit->node_cnt && !err; i++)
+		if (secrets_check(r->creds, (const char *)r->kit->node[i].url) == -ENOKEY)
+			fprintf(stderr, "holdfast: " CMD ": warning: %s\n", log_last());
+	creds_unref(aws);
+	creds_unref(kit);
+	creds_unref(given);
+	creds_unref(low);
+	return err == -ENOMEM ? log_fail(err, "out of memory") : err;
+}
+
 /* --- the nodes --- */
 
 static int add_node(struct recover *r, uint16_t number, const char *url, size_t len, bool given)
@@ -98,7 +145,7 @@ static int probe(const struct recover *r, uint16_t number, const char *url)
 {
 	struct node *n;
 
-	int err = node_open(&n, number, url, NULL);
+	int err = node_open(&n, number, url, r->creds);
 	if (err)
 		return err;
 	err = node_verify(n, r->kit->vol, now_ms() + PROBE_MS);
@@ -154,7 +201,7 @@ int recover_fetch_header(struct recover *r)
 	int err = node ? 0 : log_fail(-ENOMEM, "out of memory");
 
 	for (size_t i = 0; i < r->node_cnt && !err; i++) {
-		err = node_open(&node[cnt], r->node[i].number, r->node[i].url, NULL);
+		err = node_open(&node[cnt], r->node[i].number, r->node[i].url, r->creds);
 		cnt += !err;
 	}
 	if (!err)
