@@ -57,6 +57,46 @@ static int next_missing(struct store *st, uint64_t *seg, struct seg_place *place
 	return r;
 }
 
+/* Shards that arrived after their segment was published: no repair is needed. */
+static int late_shards(void *arg, const struct seg_id *id, const uint16_t node[EC_MAX])
+{
+	struct publisher *p = arg;
+	struct store *st = p->st;
+	struct seg_place place;
+	uint64_t seg = 0;
+	bool news = false, found = false;
+
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q =
+		store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE id=?1");
+	int r = -EIO;
+
+	if (q) {
+		sqlite3_bind_blob(q, 1, id->b, SEG_LEN, SQLITE_STATIC);
+		r = store_step(st, q);
+		found = r != 0;
+		if (r == 1) {
+			seg = (uint64_t)sqlite3_column_int64(q, 0);
+			r = segment_columns(q, 1, &place) ? -EBADMSG : 1;
+		}
+		sqlite3_reset(q);
+	}
+	for (unsigned i = 0; r == 1 && i < (unsigned)place.geom.k + place.geom.m; i++) {
+		if (place.node[i] != NODE_NONE || node[i] == NODE_NONE)
+			continue;
+		place.node[i] = node[i];
+		news = true;
+	}
+	if (news) {
+		/* The new places are published with the next cut. */
+		segment_nodes_locked(st, seg, &place, st->epoch);
+		publish_touch(p);
+	}
+	pthread_mutex_unlock(&st->meta);
+	/* Its cut may not have come so far as to write the row. */
+	return found ? 0 : -EAGAIN;
+}
+
 /* Goes through the repair list once; *left = segments that are still on it. */
 static int repair_all(struct publisher *p, uint64_t *left)
 {
@@ -66,10 +106,12 @@ static int repair_all(struct publisher *p, uint64_t *left)
 	int r;
 
 	*left = 0;
+	spread_collect(st->vol, late_shards, p);
 	while ((r = next_missing(st, &seg, &place)) == 1) {
 		if (publish_stopping(p))
 			return -ECANCELED;
-		if (!has_candidate(st->vol, &place)) {
+		if (!has_candidate(st->vol, &place) ||
+		    spread_going(st->vol, &place.geom.id)) {
 			(*left)++;
 			continue;
 		}

@@ -32,6 +32,7 @@ struct pace {
 	unsigned out;
 	int64_t last_ms; /* something came, or the first of those under way was sent */
 	int64_t seen_ms; /* the rate was seen */
+	bool lags;	 /* when it last had a part in a write, the others did not wait for it */
 };
 
 /* What to believe of a node of which nothing is known: what the others are like. */

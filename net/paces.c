@@ -108,3 +108,21 @@ uint64_t paces_rate(struct paces *ps, struct node *const n[], size_t cnt, int64_
 		*over_ms = g.over_ms;
 	return HF_MAX(sum, (uint64_t)1);
 }
+
+void paces_lag(struct paces *ps, struct node *n, bool lags)
+{
+	pthread_mutex_lock(&ps->lock);
+	struct pace *p = pace_locked(ps, n);
+	if (p)
+		p->lags = lags;
+	pthread_mutex_unlock(&ps->lock);
+}
+
+bool paces_lags(struct paces *ps, struct node *n)
+{
+	pthread_mutex_lock(&ps->lock);
+	struct pace *p = pace_locked(ps, n);
+	bool lags = p && p->lags;
+	pthread_mutex_unlock(&ps->lock);
+	return lags;
+}

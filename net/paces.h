@@ -32,4 +32,8 @@ void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t
  */
 uint64_t paces_rate(struct paces *ps, struct node *const n[], size_t cnt, int64_t *over_ms);
 
+/* Whether the node was left behind by the others when it was last written to. */
+void paces_lag(struct paces *ps, struct node *n, bool lags);
+bool paces_lags(struct paces *ps, struct node *n);
+
 #endif

@@ -2,9 +2,13 @@
 /*
  * spread: writing to many nodes.  All shards of a stripe go out in parallel.  The stripe
  * counts as stored when shard_quorum shards on distinct nodes are acknowledged, or, while so
- * many nodes are known to be away that it cannot be, all that can, and at least K; the rest
- * get a short grace (a multiple of what the others took, at least 1 s) and are then
- * cancelled and reported as missing.  Nodes that are known to be down get no request.
+ * many nodes are known to be away that it cannot be, all that can, and at least K.
+ *
+ * The rest get a short grace, and none when their nodes were left behind before.  What is
+ * not there then goes on in the background, up to its own deadline: the caller is told that
+ * it is missing, and spread_collect tells later what became of it.  Left stripes hold memory
+ * that publishing needs: only so many go on as leave enough, the latest are given up, and
+ * are for repair.  Nodes that are known to be down get no request.
  */
 #ifndef HOLDFAST_NET_SPREAD_H
 #define HOLDFAST_NET_SPREAD_H
@@ -23,8 +27,23 @@ bool spread_ready(struct spread *sp); /* spread_finish would not wait */
 int spread_finish(struct spread *sp, struct seg_place *out);
 
 /*
+ * What became of stripes that were left behind: cb for each that has ended, with the node of
+ * every shard that is stored, or NODE_NONE.  When it says -EAGAIN it is asked again, at a
+ * later call, for two minutes; anything else is the end of it.  The volume's `changed` is
+ * called when there is something to collect.
+ */
+void spread_collect(struct volume *v,
+		    int (*cb)(void *arg, const struct seg_id *id, const uint16_t node[EC_MAX]),
+		    void *arg);
+/* Shards of this segment are on their way, or arrived and not collected: not for repair yet. */
+bool spread_going(struct volume *v, const struct seg_id *id);
+/* Before the volume goes, when no request is under way. */
+void spread_forget(struct volume *v);
+
+/*
  * Whole copies of a small blob (log objects, headers) to every writable node.  0 when on at
- * least `need` nodes; *copies says on how many (may be NULL); -EAGAIN otherwise.
+ * least `need` nodes; *copies says on how many (may be NULL); -EAGAIN otherwise.  Those that
+ * are late go on in the background.
  */
 int spread_blob(struct volume *v, const char *name, const void *p, size_t len, unsigned need,
 		unsigned *copies);

@@ -3,8 +3,9 @@
 
 #include <stdlib.h>
 #include "net/gather.h"
+#include "net/spread.h"
 
-#define STRIPES		 3
+#define STRIPES		 5 /* one that fills, two on their way, two left behind */
 #define VERIFY_MS	 5000 /* how long one verification may take */
 #define CHECK_MS	 5000 /* how often a node that is well is verified */
 #define RETRY_MIN_MS	 1000
@@ -271,6 +272,7 @@ void volume_close(struct volume *v)
 	for (size_t i = 0; i < v->node_cnt; i++)
 		node_close(v->node[i]);
 	node_wait_release(&v->watch_wait);
+	spread_forget(v);
 	gather_free(v->gather);
 	/* All PUTs have let their stripes go by now. */
 	if (v->pool)

@@ -29,6 +29,7 @@ struct seg_place {
 };
 
 struct gather;
+struct spread;
 struct volume {
 	struct keys *keys; /* owned */
 	unsigned k, m;
@@ -61,8 +62,11 @@ struct volume {
 	bool verified;	      /* volume_verify ended once: what is down now is down */
 	bool stopping;
 	bool poked; /* verify everything now */
-	void (*changed)(void *arg); /* a node came or went: repair may have work */
+	/* A node came or went, or late shards arrived: repair may have work. */
+	void (*changed)(void *arg);
 	void *changed_arg;
+	struct spread *tails; /* stripes that were left behind and not collected */
+	unsigned tail_cnt;    /* of them with requests under way */
 };
 
 struct node_spec {

@@ -174,19 +174,12 @@ static void test_repair_pairs(void **state)
 	expect_readable(&p);
 }
 
-/* A node that hangs in the act: the segment is stored, its stripe comes back, time is short. */
-static void test_hang(void **state)
+/* Threads of node 6 hang in the open of a FIFO, as many as there may ever be. */
+static void hang(struct node *n, char path[256])
 {
-	struct seg_place p;
-	char path[256];
-
-	(void)state;
-	fx_open(&x, 6, 4, 2);
-	struct node *n = x.v->node[5];
-	/* Threads of this node hang in the open of a FIFO, as many as there may ever be. */
-	snprintf(path, sizeof path, "%s/6/l", x.base);
+	snprintf(path, 256, "%s/6/l", x.base);
 	assert_true(mkdir(path, 0700) == 0 || errno == EEXIST);
-	snprintf(path, sizeof path, "%s/6/l/hang", x.base);
+	snprintf(path, 256, "%s/6/l/hang", x.base);
 	assert_int_equal(mkfifo(path, 0600), 0);
 	for (int i = 0; i < 24; i++) {
 		struct node_wait w;
@@ -198,6 +191,18 @@ static void test_hang(void **state)
 		node_io_unref(node_wait_next(&w, soon()));
 		node_wait_release(&w);
 	}
+}
+
+/* A node that hangs in the act: the segment is stored, its stripe comes back, time is short. */
+static void test_hang(void **state)
+{
+	struct seg_place p;
+	char path[256];
+
+	(void)state;
+	fx_open(&x, 6, 4, 2);
+	struct node *n = x.v->node[5];
+	hang(n, path);
 	/* More segments than the pool has stripes: none stays with the node that hangs. */
 	int64_t start = now_ms();
 	struct spread *sp[3];
@@ -216,6 +221,74 @@ static void test_hang(void **state)
 	assert_int_equal(fx_store(&x, bytes, LEN, &p), 0);
 	assert_in_range(now_ms() - start, 0, 900);
 	expect_readable(&p);
+}
+
+struct late {
+	struct seg_id id;
+	uint16_t node[EC_MAX];
+	unsigned calls;
+	int answer;
+};
+
+static int collected(void *arg, const struct seg_id *id, const uint16_t node[EC_MAX])
+{
+	struct late *l = arg;
+
+	if (memcmp(id, &l->id, sizeof *id) != 0)
+		return 0;
+	memcpy(l->node, node, sizeof l->node);
+	l->calls++;
+	return l->answer;
+}
+
+/* A shard that is late arrives after all: that is told, once, and nothing is to be repaired. */
+static void test_late(void **state)
+{
+	bool present[EC_MAX], bad[EC_MAX];
+	struct seg_place p, q;
+	char path[256];
+
+	(void)state;
+	fx_open(&x, 6, 4, 2);
+	hang(x.v->node[5], path);
+	assert_int_equal(fx_store(&x, bytes, LEN, &p), 0);
+	assert_int_equal(held(&p), 5);
+	struct late l = {.id = p.geom.id, .answer = -EAGAIN};
+	assert_true(spread_going(x.v, &p.geom.id));
+	spread_collect(x.v, collected, &l);
+	assert_int_equal(l.calls, 0);
+	/* The node is known to be left behind: nobody waits for it again, nor does it get more. */
+	int64_t start = now_ms();
+	for (int i = 0; i < 4; i++) {
+		assert_int_equal(fx_store(&x, bytes, LEN, &q), 0);
+		assert_int_equal(held(&q), 5);
+	}
+	assert_in_range(now_ms() - start, 0, 2000);
+	assert_true(x.v->tail_cnt <= 2);
+	/* It goes on. */
+	int fd = open(path, O_WRONLY | O_NONBLOCK);
+	assert_true(fd >= 0);
+	int64_t end = soon();
+	while (x.v->tail_cnt && now_ms() < end)
+		usleep(10000);
+	close(fd);
+	assert_int_equal(x.v->tail_cnt, 0);
+	assert_true(spread_going(x.v, &p.geom.id));
+	/* Whoever does not know the segment yet is asked again. */
+	spread_collect(x.v, collected, &l);
+	assert_int_equal(l.calls, 1);
+	assert_true(spread_going(x.v, &p.geom.id));
+	l.answer = 0;
+	spread_collect(x.v, collected, &l);
+	assert_int_equal(l.calls, 2);
+	assert_false(spread_going(x.v, &p.geom.id));
+	for (unsigned i = 0; i < 6; i++)
+		if (p.node[i] == NODE_NONE)
+			p.node[i] = l.node[i];
+	assert_int_equal(held(&p), 6);
+	assert_int_equal(check_segment(x.v, &p, true, present, bad), 0);
+	spread_collect(x.v, collected, &l);
+	assert_int_equal(l.calls, 2);
 }
 
 static _Atomic int changes;
@@ -266,7 +339,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_one_down), T(test_more_nodes), T(test_repair_pairs),
-		T(test_hang),	  T(test_watch),
+		T(test_hang),	  T(test_late),	    T(test_watch),
 	};
 
 	log_set_quiet(true);
