@@ -58,7 +58,9 @@ static void needs(void **state)
 
 static void picks(void **state)
 {
-	struct node_spec node[] = {{1, (char[]){S3}}, {2, (char[]){"dir:/a"}}, {3, (char[]){BARE}}};
+	struct node_spec node[] = {{.number = 1, .url = (char[]){S3}},
+				   {.number = 2, .url = (char[]){"dir:/a"}},
+				   {.number = 3, .url = (char[]){BARE}}};
 	struct creds *c = from(text), *got;
 
 	(void)state;
