@@ -624,7 +624,7 @@ int http_host_new(struct http_host **out, const struct http_host_opts *o)
 	h->auth = o->bearer ? CURLAUTH_BEARER
 		  : !o->username ? 0
 		  : o->plain_ok	 ? CURLAUTH_BASIC
-				 : CURLAUTH_BASIC | CURLAUTH_DIGEST;
+				 : CURLAUTH_DIGEST;
 	h->window = HTTP_WINDOW_START;
 	h->slow_start = 1;
 	h->retries_left = RETRIES_START;

@@ -9,6 +9,7 @@
 #define CONNECT_MS    10000
 #define BUFFER_LEN    (128l << 10)
 #define USER_AGENT    "holdfast"
+#define EARLY	      "it said that it was done before it had every byte"
 
 int http_header(struct http_req *r, const char *fmt, ...)
 {
@@ -59,6 +60,23 @@ static void take_location(struct http_head *h, const char *v, size_t len)
 	h->location[n] = 0;
 }
 
+static long status_of(const struct http_req *r)
+{
+	long status = 0;
+
+	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+	return status;
+}
+
+/* It says that it has everything, and that is not so; Digest begins with no body at all. */
+static bool done_too_early(const struct http_req *r)
+{
+	long status = status_of(r);
+
+	return r->sent_at < r->body_len && status >= 200 && status < 300 &&
+	       (r->host->auth != CURLAUTH_DIGEST || r->host->auth_known);
+}
+
 static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 {
 	struct http_req *r = arg;
@@ -82,6 +100,10 @@ static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 		r->text_len = 0;
 		r->text[0] = 0;
 		r->body_seen = 0;
+	} else if ((len == 2 || len == 1) && done_too_early(r)) {
+		r->fault = -EIO;
+		snprintf(r->why, sizeof r->why, "%s", EARLY);
+		return 0;
 	} else if (field(line, len, "Content-Range", &v, &v_len)) {
 		if (http_parse_range(v, v_len, h))
 			h->have_range = h->range_unsatisfied = false;
@@ -102,14 +124,6 @@ static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 				*c = '?';
 	}
 	return len;
-}
-
-static long status_of(const struct http_req *r)
-{
-	long status = 0;
-
-	curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-	return status;
 }
 
 /* The first bytes of a body for a range: is it the range that was asked for? */
@@ -480,7 +494,7 @@ static int verdict(struct http_req *r, CURLcode code)
 	if (refused && !(r->ranged && r->status == 416))
 		return 0;
 	if (r->body_len && (uint64_t)up != r->body_len)
-		return failed(r, -EIO, "it said that it was done before it had every byte");
+		return failed(r, -EIO, EARLY);
 	return r->ranged ? range_verdict(r) : 0;
 }
 
@@ -496,9 +510,11 @@ void xfer_end(struct http_req *r, CURLcode code)
 	if (!r->err && r->status == 401 && r->host->username && !r->host->auth_known) {
 		/* Which proof of the password it wants; the next attempt gives that. */
 		curl_easy_getinfo(r->easy, CURLINFO_HTTPAUTH_AVAIL, &avail);
-		if (r->host->auth == CURLAUTH_BASIC && !(avail & (long)CURLAUTH_BASIC) &&
-		    (avail & (long)CURLAUTH_DIGEST)) {
-			r->host->auth = CURLAUTH_DIGEST;
+		bool basic = (avail & (long)CURLAUTH_BASIC) != 0;
+		bool digest = (avail & (long)CURLAUTH_DIGEST) != 0;
+		unsigned long other = r->host->auth == CURLAUTH_BASIC ? CURLAUTH_DIGEST : CURLAUTH_BASIC;
+		if (basic != digest && r->host->auth != (basic ? CURLAUTH_BASIC : CURLAUTH_DIGEST)) {
+			r->host->auth = other;
 			r->host->auth_known = true;
 			r->fresh = true;
 		}
