@@ -20,6 +20,7 @@
 #define LIMIT_TICK_MS  10
 #define BURST_MS       250 /* of tokens that may be saved up */
 #define CUT_EVERY_MS   1000
+#define DEADLINE_NEAR_MS 50
 #define CONNECTIONS    256l
 
 static struct {
@@ -344,6 +345,11 @@ void http_abort(struct http_req *r)
 	if (r->where == HTTP_NEW || r->where == HTTP_ENDED)
 		return;
 	if (r->where == HTTP_RUNNING) {
+		int64_t now = now_ms();
+
+		/* Its time was over: that is how most servers that hang are met. */
+		if (now + DEADLINE_NEAR_MS >= r->deadline_ms)
+			window_cut(h, 0.5, now);
 		curl_multi_remove_handle(net.multi, r->easy);
 		not_running(r);
 		xfer_drop(r, false);

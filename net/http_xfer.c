@@ -531,8 +531,9 @@ bool xfer_repeatable(struct http_req *r, int64_t *wait_ms)
 		r->fresh = false;
 		return true;
 	}
+	/* A server that answers wrongly will again; a connection that broke is another matter. */
 	if (r->err == -EIO)
-		return r->status < 200 || r->status > 299 || !r->ranged || r->attempts < 2;
+		return r->attempts < (r->status >= 200 ? 2u : 4u);
 	if (r->err)
 		return false;
 	switch (r->status) {

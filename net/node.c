@@ -296,11 +296,14 @@ static const char *reason(int err, const char *why)
 void node_account(struct node *n, const struct node_io *io)
 {
 	static const char *const word[] = {"PUT", "GET", "DELETE", "LIST", "PROBE"};
-	int64_t took = io->op == NODE_GET ? io->end_ms - io->start_ms : -1;
+	int64_t took = -1;
 
 	/* What a probe says is judged by who asked for it, with the marker it brought. */
 	if (io->op == NODE_PROBE || io->err == -ECANCELED || io->err == -ENOMEM || io->unsent)
 		return;
+	/* Waiting in our own line is not the node's doing.  Set by who answered, when it did. */
+	if (io->op == NODE_GET && (!io->err || io->err == -ENOENT))
+		took = io->wire_ms ? io->wire_ms : io->end_ms - io->start_ms;
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
 	if (io->err == -ETIMEDOUT && io->end_ms - io->start_ms < SHORT_MS) {

@@ -79,6 +79,7 @@ struct node_io {
 	_Atomic int ref;
 	_Atomic int fired; /* done has been called or is being called */
 	_Atomic int busy;  /* 2: done has not returned and the work has not ended */
+	int64_t wire_ms;   /* set by kinds that have a line of their own: without the waiting */
 	bool unsent;	   /* it ended before the kind of node had it */
 	bool trusted;	   /* may pass before the marker was found right: node_init alone */
 	bool create;	   /* PROBE: make the place when it is not there */

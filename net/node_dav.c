@@ -209,6 +209,7 @@ static void get_done(struct net_req *r)
 	struct http_req *h = &r->http;
 	int err = h->err;
 
+	r->call->io->wire_ms = HF_MAX(h->took_ms, (int64_t)1);
 	if (!err && h->status >= 300 && h->status != 416)
 		err = dav_error(r);
 	else if (!err)
