@@ -29,7 +29,7 @@ UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c
 REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all check tests unit sys bench lint fmt install help clean tools
+.PHONY: all check tests unit sys bench bench-net lint fmt install help clean tools
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -86,6 +86,9 @@ sys: all tools ## run the system tests alone
 
 bench: all ## print `name value unit` lines, with the ratio to the baselines of the same run
 	$(Q)B=$(B) tests/bench/run $(T)
+
+bench-net: all ## the same over links between namespaces, as root: T='b a' selects scenes
+	$(Q)B=$(B) tests/bench/net/run $(T)
 
 # fuzz-NAME runs for SECS seconds with clang's libFuzzer, seeded from the corpus.  It is built
 # in a folder of its own; inputs that it finds stay there.

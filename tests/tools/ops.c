@@ -4,6 +4,7 @@
  *   create|stat|read|unlink DIR N   N files of 4 KiB in DIR
  *   seqwrite|seqread FILE MIB       requests of 1 MiB
  *   randread|randwrite FILE N       N requests of 4 KiB at random block offsets
+ *   latency FILE N                  the same reads, each timed: `median p99 ms`
  *   append FILE N                   N times 100 bytes and fsync
  * Contents are pseudo-random and seqread, randread and read verify them.
  */
@@ -80,6 +81,40 @@ static void small(const char *verb, const char *dir, long n)
 	}
 }
 
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Reads of 4 KiB at random, with nothing read ahead of them. */
+static int latency(const char *path, long n)
+{
+	int fd = open(path, O_RDONLY);
+	double *ms = calloc((size_t)n + 1, sizeof *ms);
+	uint8_t buf[4096];
+	struct stat st;
+
+	if (fd < 0 || !ms || fstat(fd, &st) || st.st_size < 4096)
+		die(path);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	/* Others than the last time: what they found is here now. */
+	seed ^= (uint64_t)(now() * 1e9);
+	for (long i = 0; i < n; i++) {
+		off_t at = (off_t)(rnd() % (uint64_t)(st.st_size / 4096)) * 4096;
+		double t0 = now();
+		if (pread(fd, buf, sizeof buf, at) != sizeof buf)
+			die(path);
+		ms[i] = (now() - t0) * 1000;
+	}
+	qsort(ms, (size_t)n, sizeof *ms, by_value);
+	printf("%.1f %.1f ms\n", ms[n / 2], ms[n * 99 / 100]);
+	close(fd);
+	free(ms);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	static uint8_t buf[1 << 20];
@@ -91,6 +126,8 @@ int main(int argc, char **argv)
 	struct stat st;
 	int fd = -1;
 
+	if (!strcmp(verb, "latency"))
+		return latency(path, n);
 	if (!strncmp(verb, "seq", 3) || !strncmp(verb, "rand", 4) || !strcmp(verb, "append")) {
 		int flags = strstr(verb, "read") ? O_RDONLY : O_RDWR | O_CREAT;
 		if (!strcmp(verb, "append"))
