@@ -29,9 +29,11 @@ static int write_down(const struct create *c)
 	if (!node)
 		return log_fail(-ENOMEM, "out of memory");
 	for (size_t i = 0; i < c->cnt; i++)
-		if (c->place[i].path)
-			node[cnt++] = (struct making_node){
-				(uint16_t)(i + 1), c->place[i].path, !c->place[i].there};
+		node[cnt++] = (struct making_node){
+			.number = (uint16_t)(i + 1),
+			.path = c->place[i].path,
+			.made = !c->place[i].there,
+			.url = c->place[i].path ? NULL : c->place[i].url};
 	int err = making_write(c->dir, c->kit->vol, c->kit_path, node, cnt);
 	free(node);
 	return err;
@@ -116,21 +118,6 @@ static int make_config(struct create *c, const struct rec_device *d, struct conf
 	else
 		*out = cfg;
 	return err;
-}
-
-static int mark_nodes(struct create *c, struct volume *v)
-{
-	for (size_t i = 0; i < v->node_cnt; i++) {
-		int err = node_init(v->node[i], c->kit->vol, now_ms() + NODE_MS);
-
-		if (err)
-			return log_fail(err, "node %s cannot be made one: %s", c->place[i].url,
-					strerror(-err));
-	}
-	int n = volume_verify(v, now_ms() + NODE_MS);
-	if (n >= 0 && (size_t)n < v->node_cnt)
-		n = -EIO;
-	return n < 0 ? log_fail(n, "not every node could be read back after it was made") : 0;
 }
 
 static int put_header(struct create *c, struct volume *v, struct rec_device *d)
@@ -319,8 +306,9 @@ static int make(struct create *c)
 	err = drive_open(&s, cfg, keys, &so);
 	if (err)
 		return err;
-	cmd_progress("making %zu nodes", c->cnt);
-	err = mark_nodes(c, s->vol);
+	err = create_probe(c, s->vol);
+	if (!err)
+		err = create_mark(c, s->vol);
 	if (!err)
 		err = check_interrupt();
 	if (!err)
@@ -343,9 +331,41 @@ static int make(struct create *c)
 	return err ? log_fail(err, "%s", why) : err2;
 }
 
+/* 0 when nothing is left on servers; else what is stays written down. */
+static int undo_servers(struct create *c)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < c->cnt && c->kit; i++) {
+		struct place *p = &c->place[i];
+
+		if (!p->touched)
+			continue;
+		int bad = making_clear_server((uint16_t)(i + 1), p->url, c->kit->vol, c->creds);
+		p->touched = bad;
+		err = bad ? bad : err;
+		if (bad)
+			cmd_fail(CMD, "%s: the next holdfast create %s removes it", log_last(),
+				 c->name);
+	}
+	return err;
+}
+
+/* The volume's directory with the note of what is left, and nothing else in it. */
+static int keep_note(struct create *c)
+{
+	int err = cmd_remove_tree(c->dir);
+
+	if (!err && mkdir(c->dir, 0700) < 0)
+		err = -errno;
+	return err ? err : write_down(c);
+}
+
 /* Everything this run made goes again, in places that were empty or absent before it. */
 static void undo(struct create *c)
 {
+	bool keep = undo_servers(c) != 0;
+
 	for (size_t i = 0; i < c->cnt; i++) {
 		const struct place *p = &c->place[i];
 
@@ -357,28 +377,8 @@ static void undo(struct create *c)
 	}
 	if (c->made_kit)
 		unlink(c->kit_path);
-	if (c->made_dir)
+	if (c->made_dir && (!keep || keep_note(c)))
 		cmd_remove_tree(c->dir);
-}
-
-static int report(const struct create *c)
-{
-	if (c->json) {
-		json_t *urls = json_array();
-
-		for (size_t i = 0; i < c->cnt; i++)
-			json_array_append_new(urls, json_string(c->place[i].url));
-		return cmd_print_json(json_pack("{s:s, s:i, s:i, s:s, s:o}", "volume", c->name,
-						"k", (int)c->k, "survives", (int)c->m, "kit",
-						c->kit_path, "nodes", urls));
-	}
-	printf("%s: %zu nodes, any %u of them may be lost\n", c->name, c->cnt, c->m);
-	printf("recovery kit: %s\n", c->kit_path);
-	puts("Print it or copy it to a place that is not this machine, and keep it there: "
-	     "without\n"
-	     "it nothing can be recovered when this machine is lost.");
-	printf("next: holdfast mount %s DIR\n", c->name);
-	return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
 }
 
 static void create_release(struct create *c)
@@ -399,6 +399,10 @@ static void create_release(struct create *c)
 	free(c->dir);
 	free(c->kit_path);
 	prompt_free(c->pass);
+	for (size_t i = 0; i < c->warning_cnt; i++)
+		free(c->warning[i]);
+	free(c->warning);
+	free(c->probe);
 	creds_unref(c->creds);
 	kit_free(c->kit);
 	owner_free(c->owner);
@@ -503,7 +507,7 @@ int cmd_create(int argc, char **argv)
 	}
 	cmd_progress_end();
 	if (!status)
-		status = report(&c);
+		status = create_report(&c);
 	create_release(&c);
 	return status;
 }

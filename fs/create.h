@@ -8,7 +8,9 @@
 #define HOLDFAST_FS_CREATE_H
 
 #include <limits.h>
+#include <sys/types.h>
 #include "net/kit.h"
+#include "net/probe.h"
 
 #define CREATE_NODES_MAX 4096
 
@@ -18,6 +20,9 @@ struct place {
 	bool there; /* it exists and is empty */
 	bool made;  /* by this run */
 	int fd;	    /* its lock: from here on it is ours to fill; -1 */
+	dev_t disk; /* of a directory */
+	bool has_domain;
+	bool touched; /* a server: something of this run may be there */
 };
 
 struct create {
@@ -41,6 +46,9 @@ struct create {
 	int home_fd; /* the lock of the state directory; -1 */
 	bool trial;  /* no --node: all below dir */
 	bool made_dir, made_kit;
+	struct probe_result *probe; /* of each place */
+	char **warning; /* what is well to know; for the report */
+	size_t warning_cnt;
 };
 
 /*
@@ -48,6 +56,13 @@ struct create {
  * a create of that name that was killed left behind.
  */
 int create_check(struct create *c);
+/* A line for the report; 0 or -ENOMEM. */
+int create_warn(struct create *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Tries every node, see net/probe.h, into c->probe.  0, or -errno with a log line. */
+int create_probe(struct create *c, struct volume *v);
+/* Marks them, several at a time; -errno with a log line. */
+int create_mark(struct create *c, struct volume *v);
+int create_report(const struct create *c);
 /* One create or recover at a time in a state directory; kept until this process ends. */
 int create_lock_home(struct create *c);
 /* 1 when something is in the directory (its name in *what), 0 when not, or -errno. */

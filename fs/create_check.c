@@ -9,6 +9,7 @@
 #include "fs/making.h"
 #include "fs/secrets.h"
 #include "net/place.h"
+#include "net/probe.h"
 
 #define CMD	    "create"
 #define STRIPE_MAX  16
@@ -83,6 +84,19 @@ static bool same_inode(const char *a, const char *b)
 	       x.st_ino == y.st_ino;
 }
 
+/* That of the nearest directory above that is there. */
+static void note_disk(struct place *p)
+{
+	char *path = strdup(p->path), *slash;
+	struct stat st;
+
+	while (path && stat(path, &st) < 0 && (slash = strrchr(path, '/')) && slash != path)
+		*slash = 0;
+	if (path && stat(path, &st) == 0)
+		p->disk = st.st_dev;
+	free(path);
+}
+
 static int check_node(struct create *c, const char *url)
 {
 	struct place *p = &c->place[c->cnt];
@@ -97,9 +111,14 @@ static int check_node(struct create *c, const char *url)
 		return cmd_fail(CMD, "out of memory");
 	c->cnt++;
 	if (strncmp(canon, "dir:", 4)) {
-		for (size_t i = 0; i + 1 < c->cnt; i++)
-			if (!strcmp(c->place[i].url, canon))
-				return cmd_usage(CMD, "node %s is given twice", canon);
+		for (size_t i = 0; i + 1 < c->cnt; i++) {
+			int over = probe_overlap(c->place[i].url, canon);
+
+			if (over)
+				return cmd_usage(CMD, "nodes %s and %s%s", c->place[i].url, canon,
+						 over == 1 ? " are the same place"
+							   : ": one lies within the other");
+		}
 		return 0;
 	}
 	canon[strcspn(canon, "?")] = 0;
@@ -123,6 +142,8 @@ static int check_node(struct create *c, const char *url)
 			return cmd_usage(CMD, "nodes %s and %s: one lies within the other",
 					 q->url, p->url);
 	}
+	p->has_domain = strstr(p->url, "domain=");
+	note_disk(p);
 	return p->there ? check_dir(p) : c->trial ? 0 : check_above(p);
 }
 
@@ -251,12 +272,18 @@ static int clear_dir(struct create *c)
 	int err = create_lock_home(c);
 	if (err)
 		return cmd_fail_last(CMD, err);
-	err = making_undo(c->dir);
+	err = making_undo(c->dir, c->creds);
 	/* A prompt that nobody answers must not keep others out. */
 	close(c->home_fd);
 	c->home_fd = -1;
 	if (!err)
 		return 0;
+	if (err != -EEXIST)
+		return cmd_fail(CMD,
+				"an earlier create of %s was stopped: %s; try again when it can "
+				"be reached, with its --credentials, or remove %s to leave it "
+				"as it is",
+				c->name, log_last(), c->dir);
 	return cmd_fail(CMD,
 			"%s is there but holds no volume: remove it, or choose another name",
 			c->dir);
@@ -281,16 +308,49 @@ static int check_credentials(struct create *c)
 	if (err)
 		return cmd_fail_last(CMD, err);
 	if (c->credentials && !mine)
-		fprintf(stderr,
-			"holdfast: " CMD ": warning: no node needs credentials: %s is not used\n",
-			c->credentials);
+		create_warn(c, "no node needs credentials: %s is not used", c->credentials);
 	if (expire)
-		fprintf(stderr,
-			"holdfast: " CMD ": warning: a session token ends after some hours: "
-			"keys that stay are better for a drive\n");
+		create_warn(c, "a session token ends after some hours: keys that stay are better "
+			       "for a drive");
 	creds_unref(c->creds);
 	c->creds = mine;
 	return 0;
+}
+
+static bool on_disk_of(const struct place *p, const struct place *q)
+{
+	return p->path && q->path && !p->has_domain && !q->has_domain && p->disk == q->disk;
+}
+
+/* Nodes of one disk fail together, which domain= can say.  One line for each disk. */
+static int check_disks(struct create *c)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < c->cnt && !err; i++) {
+		struct buf list = {0};
+		unsigned cnt = 0;
+		bool said = false;
+
+		for (size_t j = 0; j < c->cnt; j++) {
+			char one[32];
+
+			if (!on_disk_of(&c->place[i], &c->place[j]))
+				continue;
+			said |= j < i;
+			snprintf(one, sizeof one, "%s%zu", cnt++ ? ", " : "", j + 1);
+			buf_put(&list, one, strlen(one));
+		}
+		buf_u8(&list, 0);
+		err = list.err;
+		if (!err && !said && cnt > 1)
+			err = create_warn(c,
+					  "nodes %s are on one disk and fail together: say so with "
+					  "?domain=NAME behind each",
+					  (const char *)list.p);
+		buf_release(&list);
+	}
+	return err ? cmd_fail(CMD, "out of memory") : 0;
 }
 
 static int read_credentials(struct create *c)
@@ -330,10 +390,12 @@ int create_check(struct create *c)
 	for (size_t i = 0; i < c->url_cnt && !status; i++)
 		status = check_node(c, c->url[i]);
 	if (!status)
+		status = check_credentials(c);
+	if (!status)
 		status = check_shape(c);
 	if (!status)
 		status = check_kit_path(c);
-	if (!status)
-		status = check_credentials(c);
+	if (!status && !c->trial)
+		status = check_disks(c);
 	return status;
 }

@@ -11,12 +11,14 @@
 #include <unistd.h>
 #include "fs/cmd.h"
 #include "net/kit.h"
-#include "net/node.h"
+#include "net/probe.h"
 
 #define FILE_NAME "making"
 #define FILE_CAP  (8u << 20)
 #define KIT_CAP	  (8u << 20)
 #define VERIFY_MS 5000
+#define CLEAR_MS  120000
+#define AT_ONCE	  32u
 
 int making_lock(const char *dir, int *fd)
 {
@@ -39,11 +41,17 @@ int making_write(const char *dir, const uint8_t vol[VOL_LEN], const char *kit,
 	int err = nodes ? 0 : -ENOMEM;
 
 	hex_encode(vol, VOL_LEN, id);
-	for (size_t i = 0; i < cnt && !err; i++)
-		if (json_array_append_new(
-			    nodes, json_pack("{s:i, s:s, s:b}", "number", (int)node[i].number,
-					     "path", node[i].path, "made", (int)node[i].made)))
+	for (size_t i = 0; i < cnt && !err; i++) {
+		json_t *j = node[i].url
+				    ? json_pack("{s:i, s:s}", "number", (int)node[i].number,
+						"url", node[i].url)
+				    : json_pack("{s:i, s:s, s:b}", "number",
+						(int)node[i].number, "path", node[i].path,
+						"made", (int)node[i].made);
+
+		if (json_array_append_new(nodes, j))
 			err = -ENOMEM;
+	}
 	root = json_pack("{s:s, s:s, s:o}", "volume", id, "kit", kit, "nodes", nodes);
 	char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	if (!err && !text)
@@ -93,6 +101,128 @@ static void clear_unmarked(const char *path)
 		closedir(d);
 	rmdir(dir);
 }
+
+/* --- servers --- */
+
+/* All blobs of a list; AT_ONCE requests at a time.  `last` is left. */
+static int delete_all(struct node *n, const struct buf *list, const char *last,
+		      int64_t deadline_ms)
+{
+	struct node_wait w;
+	size_t at = 0;
+	int err = 0;
+
+	node_wait_init(&w);
+	while (!err && (at < list->len || w.pending)) {
+		const char *name = (const char *)list->p + at;
+		struct node_io *io;
+
+		if (at < list->len && w.pending < AT_ONCE) {
+			at += strlen(name) + 1;
+			if (!strcmp(name, last))
+				continue;
+			io = node_io_new(NODE_DEL, name);
+			if (!io) {
+				err = -ENOMEM;
+				break;
+			}
+			io->trusted = true;
+			io->deadline_ms = deadline_ms;
+			node_wait_submit(&w, n, io);
+			continue;
+		}
+		io = node_wait_next(&w, deadline_ms + VERIFY_MS);
+		if (!io)
+			err = -ETIMEDOUT;
+		else if (io->err && io->err != -ENOENT)
+			err = io->err;
+		if (io)
+			node_io_unref(io);
+	}
+	node_wait_release(&w);
+	return err;
+}
+
+static int list_one(struct node *n, const char *prefix, int64_t deadline_ms, struct buf *out)
+{
+	struct node_wait w;
+	struct node_io *io = node_io_new(NODE_LIST, prefix);
+	int err = -ENOMEM;
+
+	if (!io)
+		return err;
+	io->trusted = true;
+	io->deadline_ms = deadline_ms;
+	node_wait_init(&w);
+	node_wait_submit(&w, n, io);
+	io = node_wait_next(&w, deadline_ms + VERIFY_MS);
+	err = io ? io->err : -ETIMEDOUT;
+	if (!err) {
+		*out = io->list;
+		io->list = (struct buf){0};
+		err = out->err;
+	}
+	if (io)
+		node_io_unref(io);
+	node_wait_release(&w);
+	return err;
+}
+
+int making_clear_server(uint16_t number, const char *url, const uint8_t vol[VOL_LEN],
+			struct creds *creds)
+{
+	static const char *const ours[] = {"s/", "l/", "v/"};
+	int64_t deadline = now_ms() + CLEAR_MS;
+	struct buf list = {0};
+	struct node *n;
+
+	int err = node_open(&n, number, url, creds);
+	if (err)
+		return err;
+	struct node_info *info = malloc(sizeof *info);
+	if (!info) {
+		node_close(n);
+		return log_fail(-ENOMEM, "out of memory");
+	}
+	err = node_verify(n, vol, now_ms() + VERIFY_MS);
+	if (err == -ENOENT) {
+		/* Before its marker was there: what there may be is of a probe. */
+		char small[BLOB_NAME_CAP], big[BLOB_NAME_CAP];
+
+		probe_names(vol, number, small, big);
+		buf_put(&list, small, strlen(small) + 1);
+		buf_put(&list, big, strlen(big) + 1);
+		err = list.err;
+		if (!err)
+			err = delete_all(n, &list, "", deadline);
+	} else if (err == -EBADMSG) {
+		err = 0; /* Somebody made something else of it. */
+	} else if (!err) {
+		for (size_t i = 0; i < sizeof ours / sizeof *ours && !err; i++) {
+			buf_release(&list);
+			err = list_one(n, ours[i], deadline, &list);
+			if (!err)
+				err = delete_all(n, &list, NODE_MARKER, deadline);
+		}
+		buf_reset(&list);
+		buf_put(&list, NODE_MARKER, sizeof NODE_MARKER);
+		if (!err)
+			err = list.err;
+		if (!err)
+			err = delete_all(n, &list, "", deadline);
+	}
+	if (err) {
+		node_get_info(n, info);
+		log_fail(err, "node %s: what a create made there cannot be removed: %s", url,
+			 *info->error ? info->error : strerror(-err));
+	}
+	free(info);
+	buf_release(&list);
+	node_close(n);
+	return err;
+}
+
+/* --- undoing --- */
 
 static void undo_node(const uint8_t vol[VOL_LEN], const json_t *j)
 {
@@ -160,7 +290,7 @@ static bool undo_unwritten(const char *dir)
 	return only && rmdir(dir) == 0;
 }
 
-int making_undo(const char *dir)
+int making_undo(const char *dir, struct creds *creds)
 {
 	char path[PATH_MAX];
 	uint8_t vol[VOL_LEN];
@@ -185,6 +315,20 @@ int making_undo(const char *dir)
 	if (!id || hex_decode(id, vol, VOL_LEN)) {
 		json_decref(root);
 		return -EEXIST;
+	}
+	/* Servers first: where that fails, all is as it was for another try. */
+	int err = 0;
+	json_array_foreach(json_object_get(root, "nodes"), i, one)
+	{
+		const char *url = json_string_value(json_object_get(one, "url"));
+		json_int_t number = json_integer_value(json_object_get(one, "number"));
+
+		if (url && number >= 1 && number < NODE_NONE && !err)
+			err = making_clear_server((uint16_t)number, url, vol, creds);
+	}
+	if (err) {
+		json_decref(root);
+		return err;
 	}
 	json_array_foreach(json_object_get(root, "nodes"), i, one)
 		undo_node(vol, one);

@@ -8,12 +8,14 @@
 #define HOLDFAST_FS_MAKING_H
 
 #include <stdbool.h>
+#include "net/creds.h"
 #include "net/keys.h"
 
 struct making_node {
 	uint16_t number;
-	const char *path;
-	bool made; /* the directory was not there before */
+	const char *path; /* of a directory; else NULL */
+	bool made;	  /* the directory was not there before */
+	const char *url;  /* of a server; else NULL */
 };
 
 /* Writes dir/making; kit is the path where the kit will be.  A log line on errors. */
@@ -22,10 +24,18 @@ int making_write(const char *dir, const uint8_t vol[VOL_LEN], const char *kit,
 void making_done(const char *dir);
 /*
  * Undoes what a killed create left in dir and on its nodes, and removes dir.  On a node only
- * what stands beside this volume's own marker goes.  -EEXIST when dir is not what a create
- * leaves; nothing has changed then.  The caller has the lock of the state directory.
+ * what stands beside this volume's own marker goes; the marker goes last.  creds open those
+ * that are servers (may be NULL).  -EEXIST when dir is not what a create leaves; nothing has
+ * changed then.  When a server cannot be cleared dir stays as it is, for the next time:
+ * -errno of that with a log line.  The caller has the lock of the state directory.
  */
-int making_undo(const char *dir);
+int making_undo(const char *dir, struct creds *creds);
+/*
+ * The same for one server: 0 when nothing of this volume is there any more; else -errno with
+ * a log line.
+ */
+int making_clear_server(uint16_t number, const char *url, const uint8_t vol[VOL_LEN],
+			struct creds *creds);
 
 /* Removes the blobs of a node in this directory, and what stands beside them stays. */
 void making_clear_node(const char *path);

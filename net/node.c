@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "net/node_impl.h"
+#include "net/probe.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-#define MARKER_NAME  "v/node"
+#define MARKER_NAME  NODE_MARKER
 #define MARKER_LEN   (8 + HASH_LEN)
 #define MARKER_MAGIC "HFNODE\0\1"
 #define SHORT_MS     2000
@@ -451,6 +452,19 @@ int node_verify(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
 	return err;
 }
 
+/* Anything but what a trial of the place left where nothing can be deleted? */
+static bool holds_blobs(const struct buf *list)
+{
+	for (size_t at = 0; at < list->len;) {
+		const char *name = (const char *)list->p + at;
+
+		if (strncmp(name, PROBE_PREFIX, strlen(PROBE_PREFIX)) != 0)
+			return true;
+		at += strnlen(name, list->len - at) + 1;
+	}
+	return false;
+}
+
 static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadline_ms)
 {
 	static const char *const prefix[] = {"v/", "l/", "s/"};
@@ -464,7 +478,7 @@ static int init_empty(struct node *n, const uint8_t vol[VOL_LEN], int64_t deadli
 		io->deadline_ms = deadline_ms;
 		io->trusted = true;
 		err = call(n, io, &io);
-		if (!err && io->list.len)
+		if (!err && holds_blobs(&io->list))
 			err = log_fail(-ENOTEMPTY, "node %s: holds blobs but no marker; it may be "
 				       "part of another volume: choose an empty place", n->url.text);
 		else if (err)

@@ -182,6 +182,7 @@ int64_t node_expect_ms(struct node *n, size_t len);
 enum node_state node_state(struct node *n);
 const char *node_name(const struct node *n);
 
+#define NODE_MARKER "v/node"
 /*
  * The marker "v/node": H("marker", vol | number), written by create and by node add.
  * A node without it (an unmounted disk's empty mount point) or with a foreign one is WRONG

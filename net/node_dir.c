@@ -470,7 +470,8 @@ static int reopen_root(struct node *n, bool create, struct root **out)
 	struct stat st;
 
 	int fd = open(n->url.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT && create && mkdir(n->url.path, 0700) == 0)
+	if (fd < 0 && errno == ENOENT && create &&
+	    (mkdir(n->url.path, 0700) == 0 || errno == EEXIST))
 		fd = open(n->url.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		int err = errno == ENOENT || errno == ENOTDIR ? -ENODEV : -errno;
