@@ -13,6 +13,7 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/mounts.h"
+#include "net/url.h"
 
 #define END_WAIT_MS 90000
 
@@ -79,6 +80,13 @@ static int only_root(const char *opt)
 	return cmd_usage("mount", "option %s is for root alone", opt);
 }
 
+static int take_rate(const char *opt, const char *value, uint64_t *out)
+{
+	if (url_parse_rate(value, out) || !*out)
+		return cmd_usage("mount", "%s: bytes a second, such as 500K or 2M", opt);
+	return 0;
+}
+
 static int one_option(struct mount_args *a, char *opt)
 {
 	char *value = strchr(opt, '=');
@@ -118,6 +126,12 @@ static int one_option(struct mount_args *a, char *opt)
 			return cmd_usage("mount",
 					 "cache_size=%s: a number of bytes, such as 20G",
 					 value);
+	} else if (!strncmp(opt, "upload_limit=", 13)) {
+		return take_rate(opt, value, &a->o.up_limit);
+	} else if (!strncmp(opt, "download_limit=", 15)) {
+		return take_rate(opt, value, &a->o.down_limit);
+	} else if (!strncmp(opt, "credentials=", 12) && *value) {
+		a->o.credentials = value;
 	} else if (!strcmp(opt, "fsync=local")) {
 		a->o.fsync_remote = false;
 	} else if (!strcmp(opt, "fsync=remote")) {

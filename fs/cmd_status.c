@@ -48,21 +48,76 @@ static long long num(const json_t *o, const char *key)
 	return (long long)json_integer_value(json_object_get(o, key));
 }
 
-static void show_nodes(const json_t *nodes)
+static void figure(const json_t *n, const char *key, const char *unit, char out[SIZE_CAP + 4])
 {
 	char size[SIZE_CAP];
+	long long v = num(n, key);
+
+	if (!v)
+		snprintf(out, SIZE_CAP + 4, "-");
+	else if (*unit == 'm')
+		snprintf(out, SIZE_CAP + 4, "%lld ms", v);
+	else {
+		cmd_size((uint64_t)v, size);
+		snprintf(out, SIZE_CAP + 4, "%s/s", size);
+	}
+}
+
+static void show_error(const json_t *n)
+{
+	if (*str(n, "error"))
+		printf("  %-10s %s\n", "", str(n, "error"));
+}
+
+static void show_nodes(const json_t *nodes)
+{
+	char size[SIZE_CAP], late[SIZE_CAP + 4];
 	size_t i;
 	json_t *n;
 
-	printf("  %-10s %-9s %-20s %8s %10s  %s\n", "node", "state", "since", "shards", "size",
-	       "place");
+	printf("  %-10s %-9s %-20s %8s %8s %10s  %s\n", "node", "state", "since", "latency",
+	       "shards", "size", "place");
 	json_array_foreach(nodes, i, n)
 	{
 		cmd_size((uint64_t)num(n, "bytes"), size);
-		printf("  %-10s %-9s %-20s %8lld %10s  %s\n", str(n, "name"), str(n, "state"),
-		       str(n, "since"), num(n, "shards"), size, str(n, "url"));
-		if (*str(n, "error"))
-			printf("  %-10s %s\n", "", str(n, "error"));
+		figure(n, "latency_ms", "ms", late);
+		printf("  %-10s %-9s %-20s %8s %8lld %10s  %s\n", str(n, "name"),
+		       str(n, "state"), str(n, "since"), late, num(n, "shards"), size,
+		       str(n, "url"));
+		show_error(n);
+	}
+}
+
+/* All that is known: two lines a node. */
+static void list_nodes(const json_t *nodes)
+{
+	char size[SIZE_CAP], late[SIZE_CAP + 4], p95[SIZE_CAP + 4], up[SIZE_CAP + 4],
+		down[SIZE_CAP + 4];
+	size_t i;
+	json_t *n;
+
+	json_array_foreach(nodes, i, n)
+	{
+		const json_t *r = json_object_get(n, "requests");
+		const char *verified = str(n, "verified"), *domain = str(n, "domain");
+
+		cmd_size((uint64_t)num(n, "bytes"), size);
+		figure(n, "latency_ms", "ms", late);
+		figure(n, "latency_p95_ms", "ms", p95);
+		figure(n, "upload_rate", "", up);
+		figure(n, "download_rate", "", down);
+		printf("%s  %s since %s  %s%s%s\n", str(n, "name"), str(n, "state"),
+		       *str(n, "since") ? str(n, "since") : "-", str(n, "url"),
+		       *str(n, "member") ? "  " : "", str(n, "member"));
+		show_error(n);
+		printf("  %-10s %lld shards, %s, last verified %s%s%s\n", "", num(n, "shards"),
+		       size, *verified ? verified : "never", *domain ? ", domain " : "", domain);
+		printf("  %-10s latency %s (p95 %s), up %s, down %s\n", "", late, p95, up, down);
+		if (strcmp(str(n, "kind"), "dir"))
+			printf("  %-10s requests: %lld put, %lld get, %lld list, %lld delete, "
+			       "%lld other, %lld of them repeated\n",
+			       "", num(r, "put"), num(r, "get"), num(r, "list"),
+			       num(r, "delete"), num(r, "other"), num(r, "repeated"));
 	}
 }
 
@@ -205,7 +260,7 @@ int cmd_node(int argc, char **argv)
 	json_decref(st);
 	if (json)
 		return cmd_print_json(nodes);
-	show_nodes(nodes);
+	list_nodes(nodes);
 	json_decref(nodes);
 	return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
 }

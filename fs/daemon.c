@@ -10,6 +10,7 @@
 #include "fs/control.h"
 #include "fs/drive.h"
 #include "fs/secrets.h"
+#include "net/http.h"
 
 #define VERIFY_MS    5000
 #define LAST_SYNC_MS 60000
@@ -315,6 +316,7 @@ int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
 	if (err)
 		return err;
 	d.s->interval_ms = o->interval_ms;
+	http_set_limits(o->up_limit, o->down_limit);
 	err = serve(&d, ready_fd);
 	if (err) {
 		/* Closing logs too: the reason must stay the last line. */

@@ -22,6 +22,7 @@ struct daemon_opts {
 	const char *pass_file;
 	const char *credentials; /* a file that replaces what is kept; NULL */
 	uint64_t cache_size;
+	uint64_t up_limit, down_limit; /* bytes/s to and from all servers together; 0: none */
 	unsigned interval_ms;
 	bool fsync_remote;
 	struct fs_opts fs;

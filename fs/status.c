@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include "cache/usage.h"
 #include "fs/cmd.h"
+#include "fs/prompt.h"
+#include "fs/secrets.h"
 
 static bool lost(enum node_state s)
 {
@@ -47,8 +49,60 @@ static json_t *one_node(const struct node_info *i, const struct usage_node *u)
 			 "error", *i->error ? text(i->error) : json_null());
 }
 
+static json_t *number_or_null(uint64_t n)
+{
+	return n ? json_integer((json_int_t)n) : json_null();
+}
+
+/* What was measured; null where nothing was.  unasked: it was not even tried. */
+static void add_figures(json_t *j, const struct node_info *i, uint64_t verified_s, bool unasked)
+{
+	struct node_url u;
+	bool parsed = !url_parse(&u, i->url);
+
+	json_object_set_new(j, "number", json_integer(i->number));
+	json_object_set_new(j, "domain", parsed && u.domain ? text(u.domain) : json_null());
+	json_object_set_new(j, "latency_ms", number_or_null(i->latency_ms));
+	json_object_set_new(j, "latency_p95_ms", number_or_null(i->latency_p95_ms));
+	json_object_set_new(j, "upload_rate", number_or_null(i->up_bytes_s));
+	json_object_set_new(j, "download_rate", number_or_null(i->down_bytes_s));
+	json_object_set_new(j, "free", i->total_bytes ? json_integer((json_int_t)i->free_bytes)
+						      : json_null());
+	json_object_set_new(j, "answered", time_or_null(i->ok_ns));
+	json_object_set_new(j, "verified", time_or_null((int64_t)verified_s * 1000000000));
+	json_object_set_new(j, "requests",
+			    json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "put",
+				      (json_int_t)i->put_cnt, "get", (json_int_t)i->get_cnt,
+				      "delete", (json_int_t)i->delete_cnt, "list",
+				      (json_int_t)i->list_cnt, "other", (json_int_t)i->other_cnt,
+				      "repeated", (json_int_t)i->retry_cnt));
+	json_object_set_new(j, "uploaded", json_integer((json_int_t)i->up_bytes));
+	json_object_set_new(j, "downloaded", json_integer((json_int_t)i->down_bytes));
+	if (unasked) {
+		json_object_set_new(j, "state", json_string("unknown"));
+		json_object_set_new(j, "since", json_null());
+		json_object_set_new(j, "error",
+				    json_string("not asked: needs the passphrase, or a mount"));
+	}
+	url_release(&u);
+}
+
+/* When something of it was last found well: see cache/FORMAT.md. */
+static uint64_t last_verified(struct drive *d, uint16_t number)
+{
+	uint64_t s = 0;
+	char key[32];
+
+	snprintf(key, sizeof key, "verified_%u", number);
+	pthread_mutex_lock(&d->st->meta);
+	if (store_get_u64(d->st, key, &s))
+		s = 0;
+	pthread_mutex_unlock(&d->st->meta);
+	return s;
+}
+
 static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
-		      const char *mountpoint)
+		      const char *mountpoint, const bool unasked[])
 {
 	struct node_info *info = calloc(HF_MAX(node_cnt, (size_t)1), sizeof *info);
 	struct usage_node *use = calloc(HF_MAX(node_cnt, (size_t)1), sizeof *use);
@@ -57,7 +111,7 @@ static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
 	struct store_figures f = {0};
 	struct publish_status ps;
 	uint64_t below = 0, v = 0;
-	unsigned survives = 0, alive = 0;
+	unsigned survives = 0, alive = 0, silent = 0;
 	char few[160];
 	int64_t oldest = 0;
 
@@ -68,7 +122,9 @@ static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
 	for (size_t i = 0; i < node_cnt; i++) {
 		node_get_info(node[i], &info[i]);
 		use[i].number = info[i].number;
-		use[i].lost = lost(info[i].state);
+		/* Nothing says that those are lost. */
+		use[i].lost = lost(info[i].state) && (!unasked || !unasked[i]);
+		silent += unasked && unasked[i];
 		alive += !use[i].lost;
 	}
 	if (store_figures(d->st, &f) ||
@@ -83,11 +139,17 @@ static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
 	int failed = d->st->failed;
 	snprintf(fail_msg, sizeof fail_msg, "%s", d->st->fail_msg);
 	pthread_mutex_unlock(&d->st->meta);
-	for (size_t i = 0; i < node_cnt; i++)
-		if (json_array_append_new(nodes, one_node(&info[i], &use[i]))) {
+	for (size_t i = 0; i < node_cnt; i++) {
+		json_t *one = one_node(&info[i], &use[i]);
+
+		if (one)
+			add_figures(one, &info[i], last_verified(d, info[i].number),
+				    unasked && unasked[i]);
+		if (json_array_append_new(nodes, one)) {
 			log_fail(-ENOMEM, "out of memory");
 			goto out;
 		}
+	}
 	if (f.oldest_ns)
 		oldest = HF_MAX((realtime_ns() - f.oldest_ns) / 1000000000, (int64_t)0);
 	bool clean = !f.unpublished_files && !f.unpublished_bytes;
@@ -106,6 +168,13 @@ static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
 		 "this machine cannot be had now",
 		 alive, node_cnt, d->cfg->k);
 	const char *warning = failed ? fail_msg : alive < d->cfg->k ? few : ps.reason;
+	if (!*warning && silent) {
+		snprintf(few, sizeof few,
+			 "%u of %zu nodes were not asked, as their credentials need the "
+			 "passphrase: mount it, or give HOLDFAST_PASSPHRASE_FILE",
+			 silent, node_cnt);
+		warning = few;
+	}
 	if (j && *warning)
 		json_object_set_new(j, "warning", text(warning));
 out:
@@ -117,7 +186,7 @@ out:
 
 json_t *drive_status(struct drive *d, const char *mountpoint)
 {
-	return report(d, d->vol->node, volume_nodes(d->vol), mountpoint);
+	return report(d, d->vol->node, volume_nodes(d->vol), mountpoint, NULL);
 }
 
 unsigned drive_missing_nodes(struct drive *d, void (*found)(void *arg, const char *what),
@@ -143,14 +212,20 @@ unsigned drive_missing_nodes(struct drive *d, void (*found)(void *arg, const cha
 	return cnt;
 }
 
-/* Markers are no secret: whether a node is there can be said without the passphrase. */
-static void verify_all(struct node **node, size_t cnt, const uint8_t *vol, int64_t deadline)
+/*
+ * Markers are no secret: whether a node is there can be said without the passphrase, unless
+ * it is a server that wants credentials.
+ */
+static void verify_all(struct node **node, const bool unasked[], size_t cnt, const uint8_t *vol,
+		       int64_t deadline)
 {
 	struct node_wait w;
 	struct node_io *io;
 
 	node_wait_init(&w);
-	for (size_t i = 0; i < cnt && (io = node_verify_io(deadline)); i++) {
+	for (size_t i = 0; i < cnt; i++) {
+		if (unasked[i] || !(io = node_verify_io(deadline)))
+			continue;
 		io->tag = (unsigned)i;
 		node_wait_submit(&w, node[i], io);
 	}
@@ -161,31 +236,61 @@ static void verify_all(struct node **node, size_t cnt, const uint8_t *vol, int64
 	node_wait_release(&w);
 }
 
+/*
+ * The credentials, where the key file opens without asking anybody: it needs no passphrase,
+ * or a file has it.  *known says whether they could be had.
+ */
+static struct creds *quiet_creds(const struct config *cfg, bool *known)
+{
+	char *path = config_file(cfg, "keys");
+	struct creds *creds = NULL;
+	struct keys *keys = NULL;
+	bool wanted = false;
+
+	*known = false;
+	for (size_t i = 0; i < cfg->node_cnt; i++)
+		wanted |= secrets_needed(cfg->node[i].url);
+	if (path && wanted && (prompt_file(NULL) || keys_needs_pass(path) == 0) &&
+	    !keys_global_init() && !drive_keys(cfg, NULL, &keys))
+		*known = !secrets_load(cfg, keys, &creds);
+	keys_free(keys);
+	free(path);
+	return creds;
+}
+
 json_t *drive_status_closed(const char *name, int64_t verify_ms)
 {
 	struct store_opts so = {0};
+	struct creds *creds = NULL;
 	struct drive *d = NULL;
 	struct node **node;
 	struct config *cfg;
+	bool *unasked, known;
 	json_t *j = NULL;
 	size_t cnt = 0;
 
 	if (config_load(name, &cfg) || drive_open(&d, cfg, NULL, &so))
 		return NULL;
 	node = calloc(cfg->node_cnt, sizeof *node);
-	int err = node ? 0 : log_fail(-ENOMEM, "out of memory");
+	unasked = calloc(cfg->node_cnt, sizeof *unasked);
+	int err = node && unasked ? 0 : log_fail(-ENOMEM, "out of memory");
+	if (!err)
+		creds = quiet_creds(cfg, &known);
 	while (!err && cnt < cfg->node_cnt) {
-		err = node_open(&node[cnt], cfg->node[cnt].number, cfg->node[cnt].url, NULL);
+		unasked[cnt] = !known && secrets_needed(cfg->node[cnt].url);
+		err = node_open(&node[cnt], cfg->node[cnt].number, cfg->node[cnt].url, creds);
 		if (!err)
 			cnt++;
 	}
+	creds_unref(creds);
 	if (!err) {
-		verify_all(node, cnt, cfg->vol, now_ms() + verify_ms);
-		j = report(d, node, cnt, NULL);
+		verify_all(node, unasked, cnt, cfg->vol, now_ms() + verify_ms);
+		j = report(d, node, cnt, NULL, unasked);
 	}
 	while (cnt)
 		node_close(node[--cnt]);
 	free(node);
+	free(unasked);
 	if (drive_close(d)) {
 		json_decref(j);
 		j = NULL;

@@ -58,9 +58,10 @@ static void needs(void **state)
 
 static void picks(void **state)
 {
-	struct node_spec node[] = {{.number = 1, .url = (char[]){S3}},
-				   {.number = 2, .url = (char[]){"dir:/a"}},
-				   {.number = 3, .url = (char[]){BARE}}};
+	char s3[] = S3, dir_url[] = "dir:/a", bare[] = BARE;
+	struct node_spec node[] = {{.number = 1, .url = s3},
+				   {.number = 2, .url = dir_url},
+				   {.number = 3, .url = bare}};
 	struct creds *c = from(text), *got;
 
 	(void)state;
