@@ -624,6 +624,21 @@ static int put_parts(struct apply *a, const struct hist_state *hs)
 	return r;
 }
 
+/* What came and was replaced by what came later; its shards may be gone already. */
+static int condemn(struct apply *a)
+{
+	int r = live_recount_locked(a->st);
+	sqlite3_stmt *q = r ? NULL
+			    : store_stmt(a->st, "UPDATE segment SET kind=4,missing=0,since=?1 "
+						"WHERE kind=1 AND live=0");
+
+	if (r)
+		return r;
+	if (q)
+		sqlite3_bind_int64(q, 1, realtime_ns() / 1000000);
+	return run(a->st, q);
+}
+
 int apply_finish(struct apply *a, const struct hist_state *hs)
 {
 	struct store *st = a->st;
@@ -645,6 +660,8 @@ int apply_finish(struct apply *a, const struct hist_state *hs)
 		r = put_parts(a, hs);
 	if (!r)
 		r = put_numbers(a, hs);
+	if (!r)
+		r = condemn(a);
 	/* The statement that walked the names must not hold its table. */
 	if (!r)
 		r = exec(st, "DELETE FROM hist_link");

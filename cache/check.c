@@ -229,7 +229,7 @@ static int check_contents(struct check *c)
 			 store_stmt(st,
 				    "SELECT e.ino,e.off FROM extent e LEFT JOIN segment s ON "
 				    "s.seg=e.seg WHERE s.seg IS NULL OR e.off<0 OR e.len<=0 OR "
-				    "e.seg_off<0 OR e.seg_off+e.len>s.len OR s.kind=2"),
+				    "e.seg_off<0 OR e.seg_off+e.len>s.len OR s.kind IN (2,4)"),
 			 "extents", say_extent);
 	if (!r)
 		r = each(c,
@@ -267,6 +267,28 @@ static int set_missing(struct check *c, uint64_t seg, int missing)
 	return store_run(c->st, q);
 }
 
+static void say_live(struct check *c, sqlite3_stmt *q)
+{
+	found(c, "segment %llu: extents name %llu bytes of it, its row says %llu", col(q, 0),
+	      col(q, 2), col(q, 1));
+}
+
+/* A segment that says nothing of it is needed would be deleted. */
+static int check_live(struct check *c)
+{
+	struct store *st = c->st;
+	int64_t before = c->found;
+	int r = live_flush_locked(st);
+
+	if (!r)
+		r = each(c,
+			 store_stmt(st, "SELECT s.seg,s.live,coalesce(x.n,0) FROM segment s LEFT "
+					"JOIN (SELECT seg,sum(len) AS n FROM extent GROUP BY seg) "
+					"x ON x.seg=s.seg WHERE s.live<>coalesce(x.n,0)"),
+			 "segments", say_live);
+	return r || c->found == before || !c->o->repair ? r : live_recount_locked(st);
+}
+
 static int check_segments(struct check *c)
 {
 	uint64_t after = 0;
@@ -277,7 +299,7 @@ static int check_segments(struct check *c)
 						    ",kind,missing,length(data) FROM segment "
 						    "WHERE seg>?1 ORDER BY seg LIMIT 1");
 		struct seg_place place;
-		int missing = 0, said;
+		int missing = 0, said, kind;
 
 		if (!q)
 			return -EIO;
@@ -289,9 +311,10 @@ static int check_segments(struct check *c)
 		}
 		after = (uint64_t)sqlite3_column_int64(q, 0);
 		said = sqlite3_column_int(q, 9);
+		kind = sqlite3_column_int(q, 8);
 		if (segment_columns(q, 1, &place)) {
 			found(c, "segment %llu: its row is damaged", (unsigned long long)after);
-		} else if (sqlite3_column_int(q, 8) == SEG_INLINE) {
+		} else if (kind == SEG_INLINE) {
 			if (sqlite3_column_int64(q, 10) != place.geom.len)
 				found(c, "segment %llu: its bytes are not as many as it says",
 				      (unsigned long long)after);
@@ -303,7 +326,7 @@ static int check_segments(struct check *c)
 			for (int i = 0; i < place.geom.k + place.geom.m; i++)
 				missing += place.node[i] == NODE_NONE;
 			sqlite3_reset(q);
-			if (missing != said) {
+			if (missing != said && kind != SEG_CONDEMNED) {
 				found(c,
 				      "segment %llu: %d shards are on no node, its row says %d",
 				      (unsigned long long)after, missing, said);
@@ -471,6 +494,22 @@ static int check_files(struct check *c)
 	return r;
 }
 
+/* Garbage collection may have come first: what it deletes is not missed. */
+static bool needed(struct store *st, uint64_t seg)
+{
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(st, "SELECT 1 FROM segment WHERE seg=?1 AND kind<3");
+	bool is = false;
+
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)seg);
+		is = store_step(st, q) == 1;
+		sqlite3_reset(q);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return is;
+}
+
 static int check_shards(struct check *c, uint64_t seg, struct seg_place *place, uint64_t chg)
 {
 	struct store *st = c->st;
@@ -478,6 +517,8 @@ static int check_shards(struct check *c, uint64_t seg, struct seg_place *place, 
 	bool some = false;
 	int r = check_segment(st->vol, place, c->o->deep, present, bad);
 
+	if (r && !needed(st, seg))
+		return 0;
 	if (r < 0) {
 		found(c, "segment %llu cannot be checked: %s", (unsigned long long)seg,
 		      strerror(-r));
@@ -525,13 +566,13 @@ static int check_nodes(struct check *c)
 	int r;
 
 	pthread_mutex_lock(&st->meta);
-	r = count(c, store_stmt(st, "SELECT count(*) FROM segment WHERE kind<>3"), &total);
+	r = count(c, store_stmt(st, "SELECT count(*) FROM segment WHERE kind<3"), &total);
 	pthread_mutex_unlock(&st->meta);
 	while (!r) {
 		pthread_mutex_lock(&st->meta);
 		sqlite3_stmt *q =
 			store_stmt(st, "SELECT seg,chg," SEGMENT_COLS " FROM segment "
-				       "WHERE seg>?1 AND kind<>3 ORDER BY seg LIMIT 1");
+				       "WHERE seg>?1 AND kind<3 ORDER BY seg LIMIT 1");
 		int more = -EIO;
 
 		if (q) {
@@ -571,6 +612,8 @@ int64_t check_store(struct store *st, const struct check_opts *o)
 	if (!r)
 		r = each(&c, store_stmt(st, "SELECT ino,chunk,map FROM span"), "maps",
 			 say_span);
+	if (!r)
+		r = check_live(&c);
 	if (!r)
 		r = check_segments(&c);
 	if (!r)

@@ -35,6 +35,7 @@ void cut_free(struct cut *c)
 	free(c->file);
 	free(c->span);
 	free(c->small);
+	free(c->move);
 	free(c);
 }
 
@@ -328,6 +329,10 @@ int cut_take(struct publisher *p, struct cut **out)
 	pthread_mutex_lock(&p->lock);
 	c->repack = p->repack;
 	p->repack = false;
+	c->move = p->move;
+	c->move_cnt = p->move_cnt;
+	p->move = NULL;
+	p->move_cnt = 0;
 	p->begun++;
 	p->dirty = false;
 	pthread_mutex_unlock(&p->lock);
@@ -354,7 +359,8 @@ int cut_take(struct publisher *p, struct cut **out)
 	if (!r)
 		r = encode(c);
 	if (!r) {
-		some = rec_writer_raw_len(c->s.w) || c->s.rec.len || c->small_cnt || c->repack;
+		some = rec_writer_raw_len(c->s.w) || c->s.rec.len || c->small_cnt ||
+		       c->repack || c->move_cnt;
 		if (some)
 			r = store_put_u64(st, "epoch", c->epoch + 1);
 	}

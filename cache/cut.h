@@ -8,6 +8,8 @@
  *   publish.c   the publish thread and the public calls
  *   snapshot.c  all states, while changes go on; trimming
  *   mend.c      the mend thread: repair list, log objects, when to take snapshots
+ *   garbage.c   what nobody needs any more goes from the nodes
+ *   scrub.c     the scrub thread: whether what is stored still is what was stored
  *
  * Locks: after the three of store.h comes publisher->lock, the innermost.  No thread waits
  * for the network with any of them held.
@@ -28,7 +30,8 @@
 /* staged.off of the row that says "this larger inode was in the cut" (len 0). */
 #define STAGED_MARK ((uint64_t)1 << 62)
 
-enum seg_kind { SEG_DATA = 1, SEG_RECORDS = 2, SEG_INLINE = 3 };
+/* Condemned: nothing may name it again, its shards are being deleted. */
+enum seg_kind { SEG_DATA = 1, SEG_RECORDS = 2, SEG_INLINE = 3, SEG_CONDEMNED = 4 };
 
 /* A stream of records being written, with the segments introduced in it so far. */
 struct stream {
@@ -89,6 +92,12 @@ int segment_nodes_locked(struct store *st, uint64_t seg, const struct seg_place 
 #define SEGMENT_COLS "id,k,m,cell_log2,cps,len,nodes"
 int segment_columns(sqlite3_stmt *q, int col, struct seg_place *out);
 
+/* A published range to be moved into a new segment, if it still is where this says. */
+struct move {
+	uint64_t ino, off, seg;
+	uint32_t len, seg_off;
+};
+
 /* A cut: one per publisher at a time, owned by the publish thread. */
 struct cut {
 	struct publisher *p;
@@ -113,6 +122,9 @@ struct cut {
 	/* Smaller ones by number, ascending. */
 	uint64_t *small;
 	size_t small_cnt, small_cap;
+	/* By segment and offset in it. */
+	struct move *move;
+	size_t move_cnt;
 };
 
 struct publisher {
@@ -129,6 +141,8 @@ struct publisher {
 	uint64_t pokes;		    /* nodes that came or went */
 	uint64_t want, begun, done; /* cuts: asked for, begun, published or found empty */
 	bool repack;		    /* the next cut repacks all inline segments */
+	struct move *move;	    /* the next cut moves these; malloc */
+	size_t move_cnt;
 	uint64_t protect_want, protect_done; /* rounds of mending: asked for, found all whole */
 	uint64_t protect_cut, protect_pokes; /* as of the begin of the last such round */
 	int stopped; /* -ESTALE, for good */
@@ -185,5 +199,8 @@ int snapshot_trim(struct publisher *p); /* deletes that, wherever it is still li
 
 /* mend.c */
 void *mend_main(void *publisher);
+/* The names of all shards on a node, each 0-terminated. */
+int mend_list(struct node *n, struct buf *out);
+uint64_t mend_hash(const char *name);
 
 #endif

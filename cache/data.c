@@ -188,7 +188,10 @@ int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, 
 		if (!err && pl.fetch && !pl.cnt) {
 			err = fetch_read(st, in, &pl.e, pos, (size_t)(pl.fetch_end - pos),
 					 (uint8_t *)buf + (pos - off), deadline_ms);
-			pos = pl.fetch_end;
+			if (err == -EAGAIN && now_ms() < deadline_ms)
+				err = 0;
+			else
+				pos = pl.fetch_end;
 		}
 		pthread_mutex_lock(&st->meta);
 	}

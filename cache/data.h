@@ -82,7 +82,24 @@ int extent_each_locked(struct store *st, uint64_t ino, uint64_t off, uint64_t en
 /* Removes [off, end), splitting what straddles; then, with len > 0 in *e, inserts it. */
 int extent_drop_locked(struct store *st, uint64_t ino, uint64_t off, uint64_t end);
 int extent_put_locked(struct store *st, uint64_t ino, const struct extent *e);
-/* Where a local segment number's bytes are; inline ones give their data. meta held. */
+/* Removes all of an inode. */
+int extent_delete_locked(struct store *st, uint64_t ino);
+
+/*
+ * live.c: bytes of each segment that extents name.  _add: of a row that was inserted or
+ * deleted; _delete: runs a DELETE of extents that ends in RETURNING seg,len; _flush: writes
+ * what was added up, and must come before segment.live is read; _recount: after statements
+ * that nobody counted.  meta held.
+ */
+int live_add_locked(struct store *st, uint64_t seg, int64_t delta);
+int live_delete_locked(struct store *st, sqlite3_stmt *s);
+int live_flush_locked(struct store *st);
+int live_recount_locked(struct store *st);
+
+/*
+ * Where a local segment number's bytes are; inline ones give their data. meta held.  -ESTALE:
+ * there is none of that number, or it is going to be deleted.
+ */
 int segment_place_locked(struct store *st, uint64_t seg, struct seg_place *out,
 			 struct buf *inline_data, bool *is_inline);
 

@@ -528,8 +528,7 @@ int data_delete_locked(struct store *st, struct inode *in)
 		err = delete_rows(st, in->ino,
 				  store_stmt(st, "DELETE FROM span WHERE ino = ?"));
 	if (!err && rows)
-		err = delete_rows(st, in->ino,
-				  store_stmt(st, "DELETE FROM extent WHERE ino = ?"));
+		err = extent_delete_locked(st, in->ino);
 	if (!err && rows)
 		err = delete_rows(st, in->ino,
 				  store_stmt(st, "DELETE FROM intent WHERE ino = ?"));

@@ -209,12 +209,13 @@ void capture_free_locked(struct store *st, struct inode *in);
 
 /*
  * Bytes [off, off+len) that lie within extent e: to buf, and into the cache file where they
- * are still wanted there.  io held shared, meta not.
+ * are still wanted there.  io held shared, meta not.  -EAGAIN: they lie elsewhere by now.
  */
 int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint64_t off,
 	       size_t len, uint8_t *buf, int64_t deadline_ms);
-/* Plaintext of one extent, no cache file. */
-int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t deadline_ms);
+/* Plaintext of one extent, no cache file.  -EAGAIN as above. */
+int fetch_extent(struct store *st, uint64_t ino, const struct extent *e, uint8_t *buf,
+		 int64_t deadline_ms);
 /* A read of [off, end) happened: read-ahead when it is one of a sequence. */
 void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end);
 /* The range is being fetched by read-ahead. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "cache/db.h"
+#include "cache/data.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -251,6 +252,38 @@ static int db_configure(struct store *st)
 	return rc;
 }
 
+/* From version 1: what is counted of each segment, what was moved, what nobody knows. */
+static const char from_1[] =
+	"ALTER TABLE segment ADD COLUMN live INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE segment ADD COLUMN since INTEGER NOT NULL DEFAULT 0;"
+	"UPDATE segment SET live=x.n FROM (SELECT seg,sum(len) AS n FROM extent GROUP BY seg) x "
+	"WHERE x.seg=segment.seg;"
+	"CREATE INDEX segment_hollow ON segment(live) WHERE kind = 1 AND len - live * 2 > 0;"
+	"CREATE INDEX segment_condemned ON segment(since, seg) WHERE kind = 4;"
+	"ALTER TABLE staged ADD COLUMN was INTEGER NOT NULL DEFAULT 0;"
+	"ALTER TABLE staged ADD COLUMN was_off INTEGER NOT NULL DEFAULT 0;"
+	"CREATE TABLE stray(node INTEGER NOT NULL, hash INTEGER NOT NULL, since INTEGER NOT NULL,"
+	"epoch INTEGER NOT NULL, PRIMARY KEY(node, hash)) WITHOUT ROWID;"
+	"PRAGMA user_version=2;"
+	"COMMIT";
+
+/* In one transaction: after a crash it is the old one or the new. */
+static int db_upgrade(struct store *st, const char *path, uint64_t version)
+{
+	int rc = exec(st, "BEGIN IMMEDIATE");
+
+	if (!rc)
+		rc = exec(st, from_1);
+	if (rc) {
+		int err = open_error(st, path, rc);
+
+		exec(st, "ROLLBACK");
+		return err;
+	}
+	log_info("%s: from version %llu to %d", path, (unsigned long long)version, DB_VERSION);
+	return 0;
+}
+
 /* The schema and the version, in one transaction; or the check of those that are there. */
 static int db_schema(struct store *st, const char *path, bool *fresh)
 {
@@ -284,6 +317,8 @@ static int db_schema(struct store *st, const char *path, bool *fresh)
 			"%s was written by a newer holdfast (version %llu, this one knows "
 			"%d): use that one",
 			path, (unsigned long long)version, DB_VERSION);
+	if (version == 1)
+		return db_upgrade(st, path, version);
 	if (version != DB_VERSION)
 		return log_fail(-EBADMSG, "%s has the unknown version %llu", path,
 				(unsigned long long)version);
@@ -419,7 +454,7 @@ int db_commit_locked(struct store *st, enum db_checkpoint ckpt)
 {
 	struct db *d = st->dbx;
 
-	if (st->failed)
+	if (st->failed || live_flush_locked(st))
 		return -EIO;
 	/* A SELECT left in the middle would keep the WAL from being reset. */
 	for (size_t i = 0; i < d->cap; i++)

@@ -129,7 +129,18 @@ static int extent_insert(struct store *st, uint64_t ino, const struct extent *e)
 	sqlite3_bind_int64(s, 3, sql_int(e->len));
 	sqlite3_bind_int64(s, 4, (sqlite3_int64)e->seg);
 	sqlite3_bind_int64(s, 5, e->seg_off);
-	return store_run(st, s);
+	int err = store_run(st, s);
+	return err ? err : live_add_locked(st, e->seg, (int64_t)e->len);
+}
+
+int extent_delete_locked(struct store *st, uint64_t ino)
+{
+	sqlite3_stmt *s = store_stmt(st, "DELETE FROM extent WHERE ino = ? RETURNING seg, len");
+
+	if (!s)
+		return -EIO;
+	sqlite3_bind_int64(s, 1, (sqlite3_int64)ino);
+	return live_delete_locked(st, s);
 }
 
 int extent_drop_locked(struct store *st, uint64_t ino, uint64_t off, uint64_t end)
@@ -154,13 +165,14 @@ int extent_drop_locked(struct store *st, uint64_t ino, uint64_t off, uint64_t en
 	data_extents_changed_locked(st, ino);
 	/* Rows that begin within go; then what stuck out on either side comes back shorter. */
 	sqlite3_stmt *s =
-		store_stmt(st, "DELETE FROM extent WHERE ino = ? AND off >= ? AND off < ?");
+		store_stmt(st, "DELETE FROM extent WHERE ino = ? AND off >= ? AND off < ? "
+			       "RETURNING seg, len");
 	if (!s)
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)ino);
 	sqlite3_bind_int64(s, 2, sql_int(first.off));
 	sqlite3_bind_int64(s, 3, sql_int(end));
-	err = store_run(st, s);
+	err = live_delete_locked(st, s);
 	if (!err && first.off < off) {
 		struct extent e = first;
 		clip(&e, 0, off);
@@ -192,8 +204,10 @@ int segment_place_locked(struct store *st, uint64_t seg, struct seg_place *out,
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)seg);
 	int got = store_step(st, s);
-	if (got != 1)
-		return got ? got : store_fail_locked(st, -EIO, "an extent names no segment");
+	if (got != 1 || sqlite3_column_int(s, 1) == 4) {
+		sqlite3_reset(s);
+		return got < 0 ? got : -ESTALE;
+	}
 
 	*out = (struct seg_place){0};
 	const void *id = sqlite3_column_blob(s, 0);

@@ -18,6 +18,30 @@ struct source {
 	bool is_inline;
 };
 
+/* Is the byte at e->off still where e says? */
+static bool still_there_locked(struct store *st, uint64_t ino, const struct extent *e)
+{
+	struct extent now;
+
+	return extent_at_locked(st, ino, e->off, &now) == 1 && now.off <= e->off &&
+	       now.seg == e->seg;
+}
+
+/*
+ * What the publisher moved elsewhere may be deleted where it was: whoever was on the way there
+ * looks it up again, -EAGAIN, instead of taking it for lost.
+ */
+static int source_failed(struct store *st, uint64_t ino, const struct extent *e, int err)
+{
+	pthread_mutex_lock(&st->meta);
+	if (!still_there_locked(st, ino, e))
+		err = -EAGAIN;
+	else if (err == -ESTALE)
+		err = store_fail_locked(st, -EIO, "an extent names no segment");
+	pthread_mutex_unlock(&st->meta);
+	return err;
+}
+
 static int source_open(struct store *st, const struct extent *e, struct source *s)
 {
 	*s = (struct source){0};
@@ -64,7 +88,8 @@ static int source_read(struct store *st, const struct source *s, uint32_t off, u
 						       deadline_ms);
 }
 
-int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t deadline_ms)
+int fetch_extent(struct store *st, uint64_t ino, const struct extent *e, uint8_t *buf,
+		 int64_t deadline_ms)
 {
 	struct source s;
 	int err = source_open(st, e, &s);
@@ -72,7 +97,7 @@ int fetch_extent(struct store *st, const struct extent *e, uint8_t *buf, int64_t
 	if (!err)
 		err = source_read(st, &s, e->seg_off, (uint32_t)e->len, buf, deadline_ms, true);
 	buf_release(&s.inl);
-	return err;
+	return err == -ESTALE || err == -ENODATA ? source_failed(st, ino, e, err) : err;
 }
 
 /* --- keeping what came --- */
@@ -190,7 +215,7 @@ int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint6
 		free(p);
 out:
 	buf_release(&s.inl);
-	return err;
+	return err == -ESTALE || err == -ENODATA ? source_failed(st, in->ino, e, err) : err;
 }
 
 /* --- read-ahead --- */

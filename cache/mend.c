@@ -2,11 +2,12 @@
 /*
  * The mend thread: what is below its number of shards or copies is brought back to it when
  * nodes allow, and snapshots are taken when the log has grown.  It waits for an event: a
- * node that came or went, a commit, somebody who wants all of it protected.
+ * node that came or went, a commit, somebody who wants all of it protected; and for the time
+ * when garbage may go.
  */
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include "cache/cut.h"
+#include "cache/garbage.h"
 
 #define LIST_DEADLINE_MS (10 * 60 * 1000)
 #define RETRY_MS	 30000
@@ -139,7 +140,7 @@ static int repair_all(struct publisher *p, uint64_t *left)
 	return r;
 }
 
-static uint64_t name_hash(const char *s)
+uint64_t mend_hash(const char *s)
 {
 	uint64_t h = 0xcbf29ce484222325u;
 
@@ -155,15 +156,12 @@ static int by_hash(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Hashes of the names of all shards on a node, sorted. */
-static int list_node(struct node *n, uint64_t **out, size_t *cnt)
+int mend_list(struct node *n, struct buf *out)
 {
 	struct node_wait w;
 	struct node_io *io = node_io_new(NODE_LIST, "s/");
 	int r;
 
-	*out = NULL;
-	*cnt = 0;
 	if (!io)
 		return -ENOMEM;
 	io->deadline_ms = now_ms() + LIST_DEADLINE_MS;
@@ -174,21 +172,37 @@ static int list_node(struct node *n, uint64_t **out, size_t *cnt)
 	if (!r && io->list.err)
 		r = io->list.err;
 	if (!r) {
-		for (size_t i = 0; i < io->list.len; i++)
-			*cnt += !io->list.p[i];
-		*out = malloc(HF_MAX(*cnt, (size_t)1) * sizeof **out);
-		r = *out ? 0 : -ENOMEM;
-	}
-	if (!r) {
-		const char *s = (const char *)io->list.p;
-
-		for (size_t i = 0; i < *cnt; i++, s += strlen(s) + 1)
-			(*out)[i] = name_hash(s);
-		qsort(*out, *cnt, sizeof **out, by_hash);
+		*out = io->list;
+		io->list = (struct buf){0};
 	}
 	if (io)
 		node_io_unref(io);
 	node_wait_release(&w);
+	return r;
+}
+
+/* Hashes of the names of all shards on a node, sorted. */
+static int list_node(struct node *n, uint64_t **out, size_t *cnt)
+{
+	struct buf list = {0};
+	int r = mend_list(n, &list);
+
+	*out = NULL;
+	*cnt = 0;
+	if (!r) {
+		for (size_t i = 0; i < list.len; i++)
+			*cnt += !list.p[i];
+		*out = malloc(HF_MAX(*cnt, (size_t)1) * sizeof **out);
+		r = *out ? 0 : -ENOMEM;
+	}
+	if (!r) {
+		const char *s = (const char *)list.p;
+
+		for (size_t i = 0; i < *cnt; i++, s += strlen(s) + 1)
+			(*out)[i] = mend_hash(s);
+		qsort(*out, *cnt, sizeof **out, by_hash);
+	}
+	buf_release(&list);
 	return r;
 }
 
@@ -206,7 +220,7 @@ static int check_slice(struct publisher *p, struct node *n, const uint64_t *have
 	pthread_mutex_lock(&st->meta);
 	sqlite3_stmt *q =
 		store_stmt(st, "SELECT seg,chg," SEGMENT_COLS " FROM segment WHERE "
-			       "seg>?1 AND seg<=?2 AND kind<>3 ORDER BY seg LIMIT 500");
+			       "seg>?1 AND seg<=?2 AND kind<3 ORDER BY seg LIMIT 500");
 	if (!q)
 		r = -EIO;
 	if (q) {
@@ -226,7 +240,7 @@ static int check_slice(struct publisher *p, struct node *n, const uint64_t *have
 			if (pl->node[i] != node_number(n))
 				continue;
 			keys_shard_name(st->vol->keys, &pl->geom.id, i, pl->node[i], name);
-			uint64_t h = name_hash(name);
+			uint64_t h = mend_hash(name);
 
 			if (!bsearch(&h, have, cnt, sizeof h, by_hash)) {
 				pl->node[i] = NODE_NONE;
@@ -382,6 +396,8 @@ static int mend_blobs(struct publisher *p)
 struct mend {
 	uint64_t pokes, done, protect; /* as of the round before */
 	bool blobs, left;
+	struct garbage garbage;
+	int64_t next_ms; /* there is garbage to look at then */
 };
 
 static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t protect)
@@ -389,8 +405,10 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	struct volume *v = p->st->vol;
 	uint64_t left = 0;
 	bool came = false;
-	int r = nodes ? look_at_nodes(p, &came) : 0;
+	int r = garbage_condemn(p);
 
+	if (!r && nodes)
+		r = look_at_nodes(p, &came);
 	m->blobs = m->blobs || came;
 	if (!r && (nodes || m->left || protect || all_writable(v)))
 		r = repair_all(p, &left);
@@ -413,7 +431,7 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 		r = snapshot_put(p);
 	if (!r && snapshot_due(p))
 		r = snapshot_take(p);
-	return r;
+	return r ? r : garbage_round(p, &m->garbage, came, &m->next_ms);
 }
 
 void *mend_main(void *arg)
@@ -427,8 +445,8 @@ void *mend_main(void *arg)
 	while (!p->stopping && !p->stopped) {
 		bool nodes = p->pokes != m.pokes;
 		uint64_t protect = p->protect_want > p->protect_done ? p->protect_want : 0;
-		int64_t until = now_ms() + RETRY_MS;
 
+		m.next_ms = INT64_MAX;
 		m.pokes = p->pokes;
 		m.done = p->done;
 		m.protect = p->protect_want;
@@ -446,13 +464,14 @@ void *mend_main(void *arg)
 		bool retry = p->ready &&
 			     (r || m.left || m.blobs || p->protect_want > p->protect_done);
 		bool ready = p->ready;
+		int64_t until = retry ? HF_MIN(now_ms() + RETRY_MS, m.next_ms) : m.next_ms;
 		struct timespec ts = {.tv_sec = until / 1000,
 				      .tv_nsec = until % 1000 * 1000000};
 
 		while (!p->stopping && !p->stopped && p->ready == ready &&
 		       (p->pokes == m.pokes || !ready) && p->done == m.done &&
 		       p->protect_want == m.protect) {
-			if (!retry)
+			if (until == INT64_MAX)
 				pthread_cond_wait(&p->cond, &p->lock);
 			else if (pthread_cond_timedwait(&p->cond, &p->lock, &ts) == ETIMEDOUT)
 				break;

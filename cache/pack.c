@@ -14,11 +14,12 @@
 #define PIECE_LEN ((size_t)1 << 20)   /* of a larger file, in one read */
 #define SLICE_CNT 100u		      /* smaller files in one hold of st->meta, */
 #define SLICE_LEN ((size_t)512 << 10) /* or so many bytes */
+#define MOVE_MS	  120000	      /* to read a segment that is to be moved */
 #define BATCH_REC ((size_t)4 << 20)   /* a batch is closed when its records reach this */
 
 struct staged {
-	uint64_t ino, off, seg;
-	uint32_t len, seg_off;
+	uint64_t ino, off, seg, was; /* was: moved from there, 0: contents of the cut */
+	uint32_t len, seg_off, was_off;
 };
 
 struct batch {
@@ -43,6 +44,8 @@ struct pack {
 	unsigned flight_cnt;
 	struct content ct; /* of the file being packed, into open.rec */
 	bool in_file;
+	uint64_t was; /* what is packed now is moved from this place; 0: it is new */
+	uint32_t was_off;
 	uint8_t *piece;
 };
 
@@ -62,8 +65,8 @@ static void batch_release(struct batch *b)
 static int staged_insert_locked(struct store *st, const struct staged *s)
 {
 	sqlite3_stmt *q =
-		store_stmt(st, "INSERT OR REPLACE INTO staged(ino,off,len,seg,seg_off) "
-			       "VALUES(?1,?2,?3,?4,?5)");
+		store_stmt(st, "INSERT OR REPLACE INTO staged(ino,off,len,seg,seg_off,was,"
+			       "was_off) VALUES(?1,?2,?3,?4,?5,?6,?7)");
 
 	if (!q)
 		return -EIO;
@@ -72,6 +75,8 @@ static int staged_insert_locked(struct store *st, const struct staged *s)
 	sqlite3_bind_int64(q, 3, s->len);
 	sqlite3_bind_int64(q, 4, (int64_t)s->seg);
 	sqlite3_bind_int64(q, 5, s->seg_off);
+	sqlite3_bind_int64(q, 6, (int64_t)s->was);
+	sqlite3_bind_int64(q, 7, s->was_off);
 	return store_run(st, q);
 }
 
@@ -256,10 +261,11 @@ static int batch_add(struct pack *k, uint64_t off, const uint8_t *p, size_t len)
 						 .len = (uint32_t)len,
 						 .seg = b->index,
 						 .seg_off = seg_off});
-	if (b->row_cnt) {
+	/* What is moved comes extent by extent, each from its own place. */
+	if (b->row_cnt && !k->was) {
 		struct staged *last = &b->row[b->row_cnt - 1];
 
-		if (last->ino == k->ct.ino && last->off + last->len == off &&
+		if (!last->was && last->ino == k->ct.ino && last->off + last->len == off &&
 		    last->seg_off + last->len == seg_off) {
 			last->len += (uint32_t)len;
 			return 0;
@@ -278,7 +284,9 @@ static int batch_add(struct pack *k, uint64_t off, const uint8_t *p, size_t len)
 					       .off = off,
 					       .seg = b->seg,
 					       .len = (uint32_t)len,
-					       .seg_off = seg_off};
+					       .seg_off = seg_off,
+					       .was = k->was,
+					       .was_off = k->was_off};
 	return 0;
 }
 
@@ -514,10 +522,31 @@ static int inlined_data(struct store *st, const struct inlined *e, struct buf *o
 	return r;
 }
 
+/* Bytes that are published where e says; one extent becomes one, whole in a segment. */
+static int pack_moved(struct pack *k, uint64_t ino, uint64_t size, const struct extent *e,
+		      const uint8_t *p)
+{
+	int r = 0;
+
+	if (k->is_open && (batch_room(k) < e->len || batch_full(k)))
+		r = batch_close(k);
+	if (!r && !k->is_open)
+		r = batch_open(k);
+	if (r)
+		return r;
+	k->was = e->seg;
+	k->was_off = e->seg_off;
+	file_begin(k, ino, size);
+	r = pack_bytes(k, e->off, p, (size_t)e->len);
+	file_end(k);
+	k->was = 0;
+	return r;
+}
+
 /*
  * Inline segments into real ones: only for inodes of which all is published, so that nothing
- * appears in this commit before its time.  settle.c replaces an extent only where it is still
- * the inline one.
+ * appears in this commit before its time.  settle.c moves an extent only as far as it is still
+ * the one that was listed.
  */
 static int pack_inlined(struct pack *k)
 {
@@ -536,19 +565,109 @@ static int pack_inlined(struct pack *k)
 			r = inlined_data(k->c->st, e, &data);
 			have = e->seg;
 		}
-		/* One extent becomes one: whole into a segment. */
-		if (!r && k->is_open && (batch_room(k) < e->len || batch_full(k)))
-			r = batch_close(k);
-		if (!r && !k->is_open)
-			r = batch_open(k);
 		if (r)
 			break;
-		file_begin(k, e->ino, e->size);
-		r = pack_bytes(k, e->off, data.p + e->seg_off, e->len);
-		file_end(k);
+		r = pack_moved(k, e->ino, e->size, &(struct extent){e->off, e->len, e->seg, e->seg_off},
+			       data.p + e->seg_off);
 	}
 	free(list);
 	buf_release(&data);
+	return r;
+}
+
+/* --- out of hollow segments --- */
+
+/* Is the range where it was when it was listed, in an inode of which all is published? */
+static bool still_there(struct pack *k, const struct move *m, uint64_t *size)
+{
+	struct store *st = k->c->st;
+	struct extent e;
+	bool ok = false;
+
+	pthread_mutex_lock(&st->meta);
+	struct inode *in = inode_peek_locked(st, m->ino);
+	sqlite3_stmt *q =
+		store_stmt(st, "SELECT size FROM inode WHERE ino=?1 AND chg<=?2 AND nlink>0");
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)m->ino);
+		sqlite3_bind_int64(q, 2, (int64_t)k->c->published);
+		ok = store_step(st, q) == 1 && (!in || in->chg <= k->c->published);
+		if (ok)
+			*size = (uint64_t)sqlite3_column_int64(q, 0);
+		sqlite3_reset(q);
+	}
+	ok = ok && extent_at_locked(st, m->ino, m->off, &e) == 1 && e.off == m->off &&
+	     e.len == m->len && e.seg == m->seg && e.seg_off == m->seg_off;
+	pthread_mutex_unlock(&st->meta);
+	return ok;
+}
+
+struct whole {
+	struct pack *k;
+	uint8_t *p;
+	uint32_t from;
+};
+
+static int whole_sink(void *arg, uint32_t off, const uint8_t *p, uint32_t len)
+{
+	struct whole *w = arg;
+
+	memcpy(w->p + (off - w->from), p, len);
+	return publish_stopping(w->k->p) ? -ECANCELED : 0;
+}
+
+/* The moves of one segment.  What cannot be read stays where it is. */
+static int pack_hollow(struct pack *k, const struct move *m, size_t cnt, uint8_t *bytes)
+{
+	struct store *st = k->c->st;
+	uint32_t from = m[0].seg_off, to = 0;
+	struct seg_place place;
+	struct buf none = {0};
+	bool is_inline = false;
+
+	for (size_t i = 0; i < cnt; i++)
+		to = HF_MAX(to, m[i].seg_off + m[i].len);
+	pthread_mutex_lock(&st->meta);
+	int r = segment_place_locked(st, m[0].seg, &place, &none, &is_inline);
+	pthread_mutex_unlock(&st->meta);
+	buf_release(&none);
+	if (r == -ESTALE || (!r && (is_inline || to > place.geom.len)))
+		return 0;
+	struct whole w = {k, bytes, from};
+	if (!r)
+		r = gather_stream(st->vol, &place, from, to - from, whole_sink, &w,
+				  now_ms() + MOVE_MS);
+	if (r == -ECANCELED || r == -ENOMEM)
+		return r;
+	if (r) {
+		log_debug("segment %llu cannot be read to be moved: %s",
+			  (unsigned long long)m[0].seg, strerror(-r));
+		return 0;
+	}
+	for (size_t i = 0; !r && i < cnt; i++) {
+		uint64_t size;
+
+		if (!still_there(k, &m[i], &size))
+			continue;
+		r = pack_moved(k, m[i].ino, size,
+			       &(struct extent){m[i].off, m[i].len, m[i].seg, m[i].seg_off},
+			       bytes + (m[i].seg_off - from));
+	}
+	return r;
+}
+
+static int pack_moves(struct pack *k)
+{
+	struct cut *c = k->c;
+	uint8_t *bytes = malloc(SEG_MAX_LEN);
+	int r = bytes ? 0 : -ENOMEM;
+
+	for (size_t i = 0, j; !r && i < c->move_cnt; i = j) {
+		for (j = i + 1; j < c->move_cnt && c->move[j].seg == c->move[i].seg;)
+			j++;
+		r = pack_hollow(k, &c->move[i], j - i, bytes);
+	}
+	free(bytes);
 	return r;
 }
 
@@ -561,7 +680,7 @@ int pack_run(struct cut *c)
 		return -ENOMEM;
 	k->c = c;
 	k->p = c->p;
-	k->inlined = c->bytes < INLINE_CUT_MAX && !c->repack;
+	k->inlined = c->bytes < INLINE_CUT_MAX && !c->repack && !c->move_cnt;
 	k->piece = malloc(PIECE_LEN);
 	r = k->piece ? seg_builder_new(&k->b, c->st->vol->keys, c->st->vol->pool) : -ENOMEM;
 	pthread_mutex_lock(&c->p->lock);
@@ -574,6 +693,8 @@ int pack_run(struct cut *c)
 		r = pack_large(k, &c->file[i]);
 	if (!r && c->repack)
 		r = pack_inlined(k);
+	if (!r && c->move_cnt)
+		r = pack_moves(k);
 	if (!r)
 		r = batch_close(k);
 	while (!r && k->flight_cnt)

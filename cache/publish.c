@@ -216,7 +216,7 @@ static int64_t due_ms(struct publisher *p)
 {
 	int64_t interval = p->opts.interval_ms ? p->opts.interval_ms : INTERVAL_MS;
 
-	if (p->want > p->done || p->repack)
+	if (p->want > p->done || p->repack || p->move)
 		return 0;
 	return p->dirty ? p->dirty_ms + interval : INT64_MAX;
 }
@@ -478,6 +478,7 @@ static void publisher_free(struct publisher *p)
 	free(p->node_was);
 	free(p->node_lost);
 	free(p->node_listed);
+	free(p->move);
 	free(p);
 }
 

@@ -26,14 +26,27 @@
 #include "cache/store.h"
 #include "net/header.h"
 
+/* How long things are waited for that nothing tells of; 0 is the usual time. */
+struct publish_pace {
+	unsigned grace_ms;	/* between condemning and deleting; 10 minutes */
+	unsigned stray_ms;	/* between two looks for stray shards; 12 hours */
+	unsigned compact_ms;	/* between two moves out of hollow segments; a minute */
+	unsigned scrub_s;	/* for a pass over all shards; 30 days */
+	unsigned audit_s;	/* for 300 cells; a day */
+	uint64_t scrub_limit;	/* bytes a second that scrubbing reads at most; 8 MiB */
+};
+
 struct publish_opts {
 	unsigned interval_ms;	/* between cuts while there is something new; 0: 5000 */
 	unsigned snapshot_every; /* commits between snapshots at least; 0: 1000 */
 	uint8_t owner_pk[32];
 	struct hist_device *devices; /* certified devices; copied */
 	size_t device_cnt;
+	struct publish_pace pace;
 	/* negative controls of tests */
 	bool skip_quorum;	/* take any number of copies for published */
+	bool skip_published;	/* delete before the death is published */
+	bool skip_seen;		/* delete strays at first sight, whoever's they are */
 };
 
 struct publish_status {

@@ -252,7 +252,8 @@ static int given_up_locked(struct store *st, struct inode *in, const struct punc
 static int put_check_locked(struct store *st, const struct punch *p)
 {
 	for (size_t i = 0; i < p->put_cnt; i++) {
-		sqlite3_stmt *s = store_stmt(st, "SELECT 1 FROM segment WHERE seg = ?");
+		sqlite3_stmt *s = store_stmt(st, "SELECT 1 FROM segment WHERE seg = ? "
+						  "AND kind <> 4");
 		if (!s)
 			return -EIO;
 		sqlite3_bind_int64(s, 1, (sqlite3_int64)p->put[i].seg);

@@ -95,7 +95,7 @@ CREATE TABLE extent(
 CREATE TABLE segment(
   seg INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
-  kind INTEGER NOT NULL,    -- 1 data, 2 records of a commit or snapshot, 3 inline
+  kind INTEGER NOT NULL,    -- 1 data, 2 records of a commit or snapshot, 3 inline, 4 condemned
   k INTEGER NOT NULL,
   m INTEGER NOT NULL,
   cell_log2 INTEGER NOT NULL,
@@ -103,12 +103,17 @@ CREATE TABLE segment(
   len INTEGER NOT NULL,
   nodes BLOB NOT NULL,      -- u16 a shard
   missing INTEGER NOT NULL, -- shards that are nowhere
-  chg INTEGER NOT NULL,     -- epoch of the last change of its places
-  seq INTEGER NOT NULL,     -- kind 2: the commit it belongs to
-  data BLOB                 -- kind 3
+  chg INTEGER NOT NULL,     -- epoch of the last change of its places; kind 4: of its death
+  seq INTEGER NOT NULL,     -- the commit it came with, as far as that is not published
+  data BLOB,                -- kind 3
+  live INTEGER NOT NULL DEFAULT 0,  -- bytes of it that extents name, each as often as named
+  since INTEGER NOT NULL DEFAULT 0  -- kind 4: when it was condemned, ms since 1970
 );
 CREATE INDEX segment_missing ON segment(seg) WHERE missing > 0;
 CREATE INDEX segment_chg ON segment(chg);
+-- Segments that are less than half used, and those that are to be deleted.
+CREATE INDEX segment_hollow ON segment(live) WHERE kind = 1 AND len - live * 2 > 0;
+CREATE INDEX segment_condemned ON segment(since, seg) WHERE kind = 4;
 -- Who uses inline segments: their local numbers begin at 2^40.
 CREATE INDEX extent_inline ON extent(seg) WHERE seg >= 1099511627776;
 -- The commit that was built and may be on some nodes already.  At most one row.
@@ -125,7 +130,17 @@ CREATE TABLE staged(
   len INTEGER NOT NULL,
   seg INTEGER NOT NULL,
   seg_off INTEGER NOT NULL,
+  was INTEGER NOT NULL DEFAULT 0,     -- moved there from this segment, 0: contents of the cut
+  was_off INTEGER NOT NULL DEFAULT 0, -- and this offset in it
   PRIMARY KEY(ino, off)
+) WITHOUT ROWID;
+-- Shards that nodes list and nothing here knows, by the hash of their name.
+CREATE TABLE stray(
+  node INTEGER NOT NULL,
+  hash INTEGER NOT NULL,
+  since INTEGER NOT NULL,   -- when first seen, ms since 1970
+  epoch INTEGER NOT NULL,   -- cuts of earlier epochs may have it in flight
+  PRIMARY KEY(node, hash)
 ) WITHOUT ROWID;
 CREATE TABLE node(
   number INTEGER PRIMARY KEY,

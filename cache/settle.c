@@ -16,7 +16,10 @@
  *                  So after any number of cuts the published extents of a range are those of
  *                  the last cut in which it was dirty or META, which is what replaying the
  *                  commits gives.
- *   repacked       where the extent still is the inline one, whole.
+ *   moved          where the extents still are those that were moved (staged.was), piece by
+ *                  piece, whatever has become of the others: those are META or dirty, or
+ *                  the file was cut off.  So what the commit says and what is here differ
+ *                  only where the next cut has its own say.
  *
  * After a restart the difference between CUT and DIRTY is lost, and bytes that a crash left
  * in a dirty range need not be those that were published.  So nothing larger becomes clean:
@@ -34,8 +37,8 @@
 #define PENDING_VERSION 1
 
 struct staged_row {
-	uint64_t ino, off, len, seg;
-	uint32_t seg_off;
+	uint64_t ino, off, len, seg, was;
+	uint32_t seg_off, was_off;
 };
 
 struct settle {
@@ -57,26 +60,41 @@ static int put_extent(struct store *st, uint64_t ino, uint64_t off, uint64_t len
 				   .off = off, .len = len, .seg = seg, .seg_off = seg_off});
 }
 
+struct moved {
+	struct store *st;
+	const struct staged_row *w;
+	int err;
+};
+
+static int moved_piece(void *arg, const struct extent *e)
+{
+	struct moved *m = arg;
+	const struct staged_row *w = m->w;
+	uint32_t skip = (uint32_t)(e->off - w->off);
+
+	if (e->seg == w->was && e->seg_off == w->was_off + skip)
+		m->err = put_extent(m->st, w->ino, e->off, e->len, w->seg, w->seg_off + skip);
+	return m->err != 0;
+}
+
+static int settle_moved(struct settle *s, const struct staged_row *w)
+{
+	struct moved m = {s->st, w, 0};
+	int r = extent_each_locked(s->st, w->ino, w->off, w->off + w->len, moved_piece, &m);
+
+	return m.err ? m.err : r < 0 ? r : 0;
+}
+
+/* Of a commit that a version before staged.was left pending: the inline extent, whole. */
 static int settle_inlined(struct settle *s, const struct staged_row *w, bool *done)
 {
-	sqlite3_stmt *q =
-		store_stmt(s->st, "UPDATE extent SET seg=?4,seg_off=?5 WHERE ino=?1 AND "
-				  "off=?2 AND len=?3 AND +seg>=1099511627776");
+	struct extent e;
+	int r = extent_at_locked(s->st, w->ino, w->off, &e);
 
-	*done = false;
-	if (!q)
-		return -EIO;
-	sqlite3_bind_int64(q, 1, (int64_t)w->ino);
-	sqlite3_bind_int64(q, 2, (int64_t)w->off);
-	sqlite3_bind_int64(q, 3, (int64_t)w->len);
-	sqlite3_bind_int64(q, 4, (int64_t)w->seg);
-	sqlite3_bind_int64(q, 5, w->seg_off);
-	int r = store_run(s->st, q);
-
-	*done = !r && sqlite3_changes(s->st->db) > 0;
-	if (*done)
-		data_extents_changed_locked(s->st, w->ino);
-	return r;
+	*done = r == 1 && e.off == w->off && e.len == w->len && e.seg >= SEG_INLINE_BASE;
+	if (r < 0 || !*done)
+		return r < 0 ? r : 0;
+	return put_extent(s->st, w->ino, w->off, w->len, w->seg, w->seg_off);
 }
 
 static int settle_small(struct settle *s, struct inode *in, const struct staged_row *w)
@@ -197,7 +215,8 @@ static int settle_row(struct settle *s, const struct staged_row *w)
 		return 0;
 	if (r)
 		return r;
-	r = in->flags & INODE_LARGE ? settle_large(s, in, w)
+	r = w->was			? settle_moved(s, w)
+	    : in->flags & INODE_LARGE	? settle_large(s, in, w)
 	    : w->off == STAGED_MARK ? settle_lost(s, in)
 				    : settle_small(s, in, w);
 	inode_put_locked(s->st, in);
@@ -209,8 +228,9 @@ static int settle_slice(struct settle *s, uint64_t *ino, uint64_t *off)
 {
 	struct staged_row row[SLICE];
 	int cnt = 0, more = 0, r = 0;
-	sqlite3_stmt *q = store_stmt(s->st, "SELECT ino,off,len,seg,seg_off FROM staged WHERE "
-					    "(ino,off)>(?1,?2) ORDER BY ino,off LIMIT 256");
+	sqlite3_stmt *q = store_stmt(s->st, "SELECT ino,off,len,seg,seg_off,was,was_off FROM "
+					    "staged WHERE (ino,off)>(?1,?2) ORDER BY ino,off "
+					    "LIMIT 256");
 
 	if (!q)
 		return -EIO;
@@ -223,6 +243,8 @@ static int settle_slice(struct settle *s, uint64_t *ino, uint64_t *off)
 			.len = (uint64_t)sqlite3_column_int64(q, 2),
 			.seg = (uint64_t)sqlite3_column_int64(q, 3),
 			.seg_off = (uint32_t)sqlite3_column_int64(q, 4),
+			.was = (uint64_t)sqlite3_column_int64(q, 5),
+			.was_off = (uint32_t)sqlite3_column_int64(q, 6),
 		};
 	sqlite3_reset(q);
 	if (more < 0)
@@ -357,15 +379,22 @@ void settle_abandon(struct cut *c)
 	st->cut_pos = 0;
 	if (!c->committed && !st->failed) {
 		sqlite3_stmt *q =
-			store_stmt(st, "DELETE FROM segment WHERE kind<>2 AND seg>=?1 "
-				       "AND (seg<?2 OR seg>=?3)");
+			store_stmt(st, "DELETE FROM segment WHERE kind=3 AND seg>=?1");
+		sqlite3_stmt *dead = store_stmt(
+			st, "UPDATE segment SET kind=4,missing=0,chg=0,seq=0,since=?3 WHERE "
+			    "kind=1 AND seg>=?1 AND seq>?2");
 
 		forget_locked(st, false);
 		if (q) {
-			sqlite3_bind_int64(q, 1, (int64_t)c->first_seg);
-			sqlite3_bind_int64(q, 2, (int64_t)SEG_INLINE_BASE);
-			sqlite3_bind_int64(q, 3, (int64_t)c->first_inline);
+			sqlite3_bind_int64(q, 1, (int64_t)c->first_inline);
 			store_run(st, q);
+		}
+		/* What it stored is on nodes: no commit names it, so it goes as garbage does. */
+		if (dead) {
+			sqlite3_bind_int64(dead, 1, (int64_t)c->first_seg);
+			sqlite3_bind_int64(dead, 2, (int64_t)c->seq - 1);
+			sqlite3_bind_int64(dead, 3, realtime_ns() / 1000000);
+			store_run(st, dead);
 		}
 	}
 	pthread_mutex_unlock(&st->meta);
@@ -671,10 +700,21 @@ int settle_clean(struct publisher *p)
 		sqlite3_reset(q);
 	if (r == 1 && !pending) {
 		seq = u64_or_0(st, "log_seq");
-		q = store_stmt(st, "DELETE FROM segment WHERE seq>?1");
+		q = store_stmt(st, "DELETE FROM segment WHERE seq>?1 AND kind=3");
 		r = q ? 0 : -EIO;
 		if (!r) {
 			sqlite3_bind_int64(q, 1, (int64_t)seq);
+			r = store_run(st, q);
+		}
+		/* No commit names them and none ever will. */
+		q = r ? NULL
+		      : store_stmt(st, "UPDATE segment SET kind=4,missing=0,chg=0,seq=0,since=?2 "
+				       "WHERE seq>?1 AND kind<3");
+		if (!r && !q)
+			r = -EIO;
+		if (!r) {
+			sqlite3_bind_int64(q, 1, (int64_t)seq);
+			sqlite3_bind_int64(q, 2, realtime_ns() / 1000000);
 			r = store_run(st, q);
 		}
 		if (!r)

@@ -214,8 +214,14 @@ int small_fetch(struct store *st, struct inode *in, int64_t deadline_ms,
 		      ? extent_each_locked(st, in->ino, 0, size, gathered_add, &g)
 		      : -ENOMEM;
 	pthread_mutex_unlock(&st->meta);
+	/* Moved meanwhile: the caller finds nothing here and comes again. */
 	for (size_t i = 0; i < g.cnt && !err; i++)
-		err = fetch_extent(st, &g.e[i], p + g.e[i].off, deadline_ms);
+		err = fetch_extent(st, in->ino, &g.e[i], p + g.e[i].off, deadline_ms);
+	if (err == -EAGAIN) {
+		free(g.e);
+		free(p);
+		return 0;
+	}
 	int space = err ? 0 : store_space_for(st, size);
 	pthread_mutex_lock(&st->meta);
 	if (!err && !(in->flags & (INODE_SMALL_HAVE | INODE_LARGE)) && in->size == size &&

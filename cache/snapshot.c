@@ -359,53 +359,21 @@ static int keep_object(struct snapshot *n, const struct buf *obj, const struct s
 	return r ? r : store_commit(st);
 }
 
-/* Segments with records of commits and snapshots that are trimmed. */
+/* Segments with records of commits and snapshots that are trimmed: garbage.c deletes them. */
 static int trim_parts(struct publisher *p, uint64_t before)
 {
 	struct store *st = p->st;
-	struct seg_place place;
-	uint64_t seg;
-	int r;
 
-	for (;;) {
-		pthread_mutex_lock(&st->meta);
-		sqlite3_stmt *q =
-			store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE "
-				       "kind=2 AND seq<?1 LIMIT 1");
-		r = q ? 0 : -EIO;
-		if (q) {
-			sqlite3_bind_int64(q, 1, (int64_t)before);
-			r = store_step(st, q);
-			if (r == 1) {
-				seg = (uint64_t)sqlite3_column_int64(q, 0);
-				if (segment_columns(q, 1, &place))
-					r = -EBADMSG;
-			}
-			sqlite3_reset(q);
-		}
-		if (r == 1) {
-			q = store_stmt(st, "DELETE FROM segment WHERE seg=?1");
-			r = q ? 1 : -EIO;
-			if (q) {
-				sqlite3_bind_int64(q, 1, (int64_t)seg);
-				if (store_run(st, q))
-					r = -EIO;
-			}
-		}
-		pthread_mutex_unlock(&st->meta);
-		if (r != 1)
-			return r;
-		for (unsigned i = 0; i < (unsigned)place.geom.k + place.geom.m; i++) {
-			char name[BLOB_NAME_CAP];
-
-			if (place.node[i] == NODE_NONE)
-				continue;
-			keys_shard_name(st->vol->keys, &place.geom.id, i, place.node[i], name);
-			spread_delete(st->vol, name);
-		}
-		if (publish_stopping(p))
-			return -ECANCELED;
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(st, "UPDATE segment SET kind=4,missing=0,chg=0,seq=0,"
+					 "since=?2 WHERE kind=2 AND seq<?1");
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)before);
+		sqlite3_bind_int64(q, 2, realtime_ns() / 1000000);
 	}
+	int r = q ? store_run(st, q) : -EIO;
+	pthread_mutex_unlock(&st->meta);
+	return r;
 }
 
 int snapshot_floors(struct publisher *p, struct hist_floor **out, size_t *cnt)

@@ -109,6 +109,13 @@ struct store_opts {
 	bool skip_settle;	 /* negative control: no COMMIT before blocks are released */
 };
 
+/* What segment.live is to be changed by before the next COMMIT; live.c. */
+#define LIVE_SLOTS 1024u
+struct live_delta {
+	uint64_t seg; /* 0: free */
+	int64_t delta;
+};
+
 struct store {
 	pthread_mutex_t meta;
 	sqlite3 *db;
@@ -131,6 +138,8 @@ struct store {
 	bool unclean;		/* the last stop was not a clean one; for data_open */
 	uint8_t name_key[16];	/* of the hash of names */
 	uint64_t hash_mask;	/* all ones; tests narrow it to make names collide */
+	struct live_delta live[LIVE_SLOTS]; /* open addressing, at most half full */
+	size_t live_cnt;
 	uint64_t files;		/* inodes; whoever adds or removes rows of `inode` counts */
 	struct inode *dirty_head, *dirty_tail;
 	size_t dirty_cnt, dirty_left; /* left: withheld by the last flush */

@@ -43,6 +43,9 @@ static int count_row(struct tally *t, sqlite3_stmt *s)
 		n->bytes += seg_shard_len(&g);
 		live += !n->lost;
 	}
+	/* What is condemned still takes space, and nobody needs it. */
+	if (sqlite3_column_int(s, 6) == 4)
+		return 0;
 	if (placed < (unsigned)g.k + g.m)
 		t->below++;
 	t->spare = HF_MIN(t->spare, live > g.k ? live - g.k : 0);
@@ -65,8 +68,8 @@ int usage_read(struct store *st, unsigned k, unsigned m, struct usage_node *node
 		rows = 0;
 		pthread_mutex_lock(&st->meta);
 		sqlite3_stmt *s =
-			store_stmt(st, "SELECT seg, k, m, cell_log2, cps, nodes FROM segment "
-				       "WHERE kind < 3 AND seg > ? ORDER BY seg LIMIT ?");
+			store_stmt(st, "SELECT seg, k, m, cell_log2, cps, nodes, kind FROM segment "
+				       "WHERE kind <> 3 AND seg > ? ORDER BY seg LIMIT ?");
 		if (!s)
 			err = -EIO;
 		if (s) {

@@ -327,7 +327,7 @@ static void cut_end(struct world *w, bool ok, const struct image *at_cut)
 	if (ok) {
 		sqlite3_stmt *s =
 			store_stmt(st, "INSERT INTO segment VALUES(?,?,3,4,2,12,0,?,x'',0,"
-				       "0,0,?)");
+				       "0,0,?,0,0)");
 		uint8_t id[16];
 
 		assert_non_null(s);
@@ -999,7 +999,7 @@ static void sparse(void **state)
 static void segment_row(struct store *st, uint64_t seg, const struct seg_place *p)
 {
 	sqlite3_stmt *s =
-		store_stmt(st, "INSERT INTO segment VALUES(?,?,1,?,?,?,?,?,?,0,0,0,NULL)");
+		store_stmt(st, "INSERT INTO segment VALUES(?,?,1,?,?,?,?,?,?,0,0,0,NULL,0,0)");
 	uint8_t nodes[2 * EC_MAX];
 	int n = p->geom.k + p->geom.m;
 
