@@ -42,7 +42,7 @@ static struct dav *dav_of(const struct net_call *c)
 	return c->nn->kind;
 }
 
-/* The folder of a name below the place: "s/a/", "l/"; and its bit. */
+/* The folder of a name below the place: "s/a/", "l/"; and its bit, with that of "s" itself. */
 static void folder(const char *name, char out[8])
 {
 	if (name[0] == 's')
@@ -54,10 +54,11 @@ static void folder(const char *name, char out[8])
 static uint64_t bit_of(const char *name)
 {
 	static const char abc[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-	const char *at = strchr(abc, name[0] == 's' ? name[2] : name[0]);
+	bool fan = name[0] == 's' && name[1];
+	const char *at = strchr(abc, fan ? name[2] : name[0]);
 
 	/* Fan-out from bit 0, the few others from 40 on. */
-	return (uint64_t)1 << (name[0] == 's' ? (at - abc) % 40 : 40 + (at - abc) % 24);
+	return (uint64_t)1 << (fan ? (at - abc) % 40 : 40 + (at - abc) % 24);
 }
 
 static char *path_of(const struct net_call *c, const char *dir, const char *leaf)
@@ -125,15 +126,20 @@ static void make_done(struct net_req *r)
 	struct net_call *c = r->call;
 	struct http_req *h = &r->http;
 
-	/* 405 and redirects to itself: it is there.  Else the PUT finds out. */
+	/*
+	 * 405 and redirects to itself: it is there; so says Apache with 403 when two make it at
+	 * once.  Anything else the PUT will find out.
+	 */
 	if (h->err) {
 		end(r, h->err);
 		return;
 	}
-	if (h->status == 401 || h->status == 403 || h->status == 507) {
+	if (h->status == 401 || h->status == 507) {
 		end(r, dav_error(r));
 		return;
 	}
+	if (c->step == 0 && c->io->name[0] == 's')
+		dav_of(c)->there |= bit_of("s");
 	c->step++;
 	make(c);
 }
@@ -144,6 +150,8 @@ static void make(struct net_call *c)
 	const char *name = c->io->name;
 	char dir[8];
 
+	if (c->step == 0 && name[0] == 's' && (dav_of(c)->there & bit_of("s")))
+		c->step++;
 	if (c->step == 0 && name[0] == 's') {
 		strcpy(dir, "s/");
 	} else if (c->step == 0 || (c->step == 1 && name[0] == 's')) {
@@ -164,7 +172,7 @@ static void put_done(struct net_req *r)
 	int err = h->err;
 
 	if (!err && (h->status == 409 || h->status == 404) && !(c->flags & MADE)) {
-		dav_of(c)->there &= ~bit_of(c->io->name);
+		dav_of(c)->there &= ~(bit_of(c->io->name) | bit_of("s"));
 		c->step = 0;
 		make(c);
 		return;
@@ -448,7 +456,7 @@ static void place_done(struct net_req *r)
 	} else if (h->status == 409) {
 		snprintf(h->why, sizeof h->why, "the folder above it is not there; make it");
 		end(r, -ENODEV);
-	} else if (h->status == 401 || h->status == 403 || h->status == 507) {
+	} else if (h->status == 401 || h->status == 507) {
 		end(r, dav_error(r));
 	} else {
 		c->flags |= FIRST;

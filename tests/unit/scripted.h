@@ -189,6 +189,27 @@ static inline void sc_start(struct scripted *s, const struct act *act, unsigned 
 	assert_int_equal(pthread_create(&s->thread, NULL, sc_accept, s), 0);
 }
 
+/* What came, of requests that were answered. */
+static inline unsigned sc_cnt(struct scripted *s)
+{
+	pthread_mutex_lock(&s->lock);
+	unsigned cnt = s->cnt;
+	pthread_mutex_unlock(&s->lock);
+	return cnt;
+}
+
+static inline const char *sc_seen(struct scripted *s, unsigned i)
+{
+	sc_cnt(s);
+	return s->head[i % SC_SEEN];
+}
+
+static inline size_t sc_got(struct scripted *s, unsigned i)
+{
+	sc_cnt(s);
+	return s->body[i % SC_SEEN];
+}
+
 static inline void sc_stop(struct scripted *s)
 {
 	pthread_mutex_lock(&s->lock);
