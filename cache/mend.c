@@ -8,11 +8,13 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include "cache/garbage.h"
+#include "cache/older.h"
 
 #define LIST_DEADLINE_MS (10 * 60 * 1000)
 #define RETRY_MS	 30000
 #define LIST_AGAIN_S	 (24 * 3600)
 #define SLICE		 500
+#define MARK_LOOK_MS	 (10 * 60 * 1000)
 
 static bool all_writable(struct volume *v)
 {
@@ -318,7 +320,7 @@ static bool list_due(struct publisher *p, struct node *n)
 	if (!info)
 		return false;
 	node_get_info(n, info);
-	bool near = !strcmp(info->kind, "dir");
+	bool near = !strcmp(info->kind, "dir") && !p->opts.skip_list;
 
 	free(info);
 	snprintf(key, sizeof key, "listed_%u", node_number(n));
@@ -351,7 +353,9 @@ static int look_at_nodes(struct publisher *p, bool *came)
 
 		if (now && !p->node_was[i]) {
 			*came = true;
-			if (p->node_lost[i] ||
+			bool older = older_check(p, v->node[i]) > 0;
+
+			if (older || p->node_lost[i] ||
 			    (!p->node_listed[i] && list_due(p, v->node[i]))) {
 				r = check_node(p, v->node[i]);
 				if (!r) {
@@ -365,6 +369,9 @@ static int look_at_nodes(struct publisher *p, bool *came)
 					now = false;
 				}
 			}
+			/* After the look: killed before it, the next mount looks again. */
+			if (!r && now && older_mark(p, v->node[i], true))
+				log_debug("%s: no mark of today", node_name(v->node[i]));
 		}
 		p->node_lost[i] = p->node_lost[i] || (p->node_was[i] && !now);
 		p->node_was[i] = now;
@@ -398,6 +405,7 @@ struct mend {
 	bool blobs, left;
 	struct garbage garbage;
 	int64_t next_ms; /* there is garbage to look at then */
+	int64_t mark_ms; /* when the nodes' marks are looked at next */
 };
 
 static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t protect)
@@ -407,6 +415,12 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	bool came = false;
 	int r = garbage_condemn(p);
 
+	if (m->mark_ms <= now_ms()) {
+		for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++)
+			if (p->node_was[i])
+				older_mark(p, v->node[i], false);
+		m->mark_ms = now_ms() + MARK_LOOK_MS;
+	}
 	if (!r && nodes)
 		r = look_at_nodes(p, &came);
 	m->blobs = m->blobs || came;

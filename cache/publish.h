@@ -44,6 +44,8 @@ struct publish_opts {
 	size_t device_cnt;
 	struct publish_pace pace;
 	/* negative controls of tests */
+	bool skip_older;	/* an older copy of a node is not noticed */
+	bool skip_list;		/* directories are listed as seldom as servers are */
 	bool skip_quorum;	/* take any number of copies for published */
 	bool skip_published;	/* delete before the death is published */
 	bool skip_seen;		/* delete strays at first sight, whoever's they are */

@@ -342,6 +342,18 @@ void keys_log_name(const struct keys *k, char kind, unsigned device, uint64_t se
 	name_out(out, prefix, mac);
 }
 
+void keys_epoch_name(const struct keys *k, unsigned device, unsigned node, uint64_t time,
+		     char out[BLOB_NAME_CAP])
+{
+	uint8_t in[16], mac[HASH_LEN];
+
+	put_le32(in, device);
+	put_le32(in + 4, node);
+	put_le64(in + 8, time);
+	mac_once(k->s->log_name, "epoch", in, sizeof in, mac);
+	name_out(out, "v/e", mac);
+}
+
 /* --- sealed boxes --- */
 
 int keys_box(const struct keys *k, enum key_purpose p, const void *aad, size_t aad_len,

@@ -92,6 +92,10 @@ void keys_shard_name(const struct keys *k, const struct seg_id *seg, unsigned sh
 void keys_log_name(const struct keys *k, char kind, unsigned device, uint64_t seq,
 		   char out[BLOB_NAME_CAP]);
 
+/* "v/e...", by which an older copy of a node is told: see cache/older.h. */
+void keys_epoch_name(const struct keys *k, unsigned device, unsigned node, uint64_t time,
+		     char out[BLOB_NAME_CAP]);
+
 /*
  * Sealed box for log objects, shard headers, header payloads: XChaCha20-Poly1305 under a
  * purpose key, AAD given; out = nonce24 | ciphertext | tag16.  The nonce is

@@ -339,6 +339,16 @@ void node_lacks(struct node *n, const char *blob)
 	pthread_mutex_unlock(&n->lock);
 }
 
+void node_is_older(struct node *n)
+{
+	log_warn("%s (%s): an older copy of this node is back: what it lacks is stored again",
+		 n->name, n->url.text);
+	pthread_mutex_lock(&n->lock);
+	snprintf(n->error, sizeof n->error,
+		 "an older copy of this node is back: what it lacks is stored again");
+	pthread_mutex_unlock(&n->lock);
+}
+
 void node_late(struct node *n)
 {
 	pthread_mutex_lock(&n->lock);

@@ -169,6 +169,8 @@ bool node_readable(struct node *n);
 void node_lied(struct node *n, const char *blob);
 /* Says that a blob that should be there is not: kept as the node's last error, and logged. */
 void node_lacks(struct node *n, const char *blob);
+/* Says that it was restored from an older copy of itself: kept and logged the same way. */
+void node_is_older(struct node *n);
 /* Says that others had to be asked because this node was late; after some in a row: SLOW. */
 void node_late(struct node *n);
 /* How long to wait for this node before others are asked: its own p95, 20 ms to 1 s. */
