@@ -7,8 +7,8 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
-#include "cache/cut.h"
 #include "cache/datafile.h"
+#include "cache/scrub.h"
 
 #define MORE_THAN 1000 /* findings of one kind that are said one by one */
 
@@ -545,6 +545,19 @@ static int check_shards(struct check *c, uint64_t seg, struct seg_place *place, 
 		lost[i] = place->node[i] == NODE_NONE || (n && node_readable(n));
 		some = some || lost[i];
 	}
+	if (c->o->deep) {
+		bool well[EC_MAX];
+
+		for (unsigned i = 0; i < EC_MAX; i++)
+			well[i] = present[i] && !bad[i];
+		r = scrub_well(st, place, well);
+		if (r)
+			return r;
+	}
+	if (some && c->o->mark && !c->o->repair) {
+		r = scrub_mark(st, seg, place, lost);
+		return HF_MIN(r, 0);
+	}
 	if (!some || !c->o->repair)
 		return 0;
 	r = repair_segment(st->vol, place, lost);
@@ -624,7 +637,7 @@ int64_t check_store(struct store *st, const struct check_opts *o)
 	if (!r && o->nodes && st->vol)
 		r = check_nodes(&c);
 	kind_end(&c, "shards");
-	if (!r && o->repair)
+	if (!r && (o->repair || o->mark))
 		r = store_commit(st);
 	return r ? r : c.found;
 }

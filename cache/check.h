@@ -2,7 +2,7 @@
 /*
  * check: fsck of the local side: the database against itself, cache files against the
  * database, extents against segments; and, asked for, every shard on the nodes.
- * Changes nothing unless `repair`: then what can be set right without losing bytes is.
+ * Changes nothing unless `mark` or `repair`: then what can be set right without losing bytes is.
  */
 #ifndef HOLDFAST_CACHE_CHECK_H
 #define HOLDFAST_CACHE_CHECK_H
@@ -13,6 +13,7 @@ struct check_opts {
 	bool nodes;  /* every shard present */
 	bool deep;   /* and every cell's tag */
 	bool repair;
+	bool mark;   /* shards that are found missing or damaged go to the repair list */
 	/* one finding: a sentence */
 	void (*found)(void *arg, const char *what);
 	void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);

@@ -130,8 +130,8 @@ struct cut {
 struct publisher {
 	struct store *st;
 	struct publish_opts opts;
-	pthread_t thread, mend;
-	bool thread_on, mend_on;
+	pthread_t thread, mend, scrub;
+	bool thread_on, mend_on, scrub_on;
 
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t cond;  /* CLOCK_MONOTONIC; everything that is waited for */

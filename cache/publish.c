@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include "cache/cut.h"
+#include "cache/scrub.h"
 
 #define BUSY_BYTES     ((uint64_t)64 << 20) /* in BUSY_MS */
 #define BUSY_MS	       1000
@@ -555,6 +555,10 @@ int publish_run(struct publisher *p)
 	if (r)
 		return log_fail(r, "starting a thread: %s", strerror(-r));
 	p->mend_on = true;
+	r = -pthread_create(&p->scrub, NULL, scrub_main, p);
+	if (r)
+		return log_fail(r, "starting a thread: %s", strerror(-r));
+	p->scrub_on = true;
 	return 0;
 }
 
@@ -584,6 +588,8 @@ void publish_stop(struct publisher *p)
 		pthread_join(p->thread, NULL);
 	if (p->mend_on)
 		pthread_join(p->mend, NULL);
+	if (p->scrub_on)
+		pthread_join(p->scrub, NULL);
 	pthread_mutex_lock(&p->st->meta);
 	p->st->dirtied = NULL;
 	p->st->dirtied_arg = NULL;

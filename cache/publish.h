@@ -18,7 +18,8 @@
  *   pending          in DB        all stored      yes       PUT again, apply, go on
  *   applied          cleared      referenced      no        -
  *
- * Threads: publish (this), mend (repair list, log objects of returned nodes, snapshots).
+ * Threads: publish (this), mend (repair list, log objects of returned nodes, snapshots,
+ * garbage), scrub (verifies what is stored).
  */
 #ifndef HOLDFAST_CACHE_PUBLISH_H
 #define HOLDFAST_CACHE_PUBLISH_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * fsck, and scrub, which is fsck --nodes --deep.
+ * fsck, and scrub, which is fsck --nodes --deep and puts what it finds on the repair list.
  */
 #include "fs/cmd.h"
 
@@ -15,7 +15,8 @@
 
 struct args {
 	const char *cmd, *name, *pass_file;
-	bool nodes, deep, repair, rebuild, json;
+	bool nodes, deep, repair, mark, rebuild, json;
+	int64_t begun_ms; /* the first sign of progress with the segments */
 	json_t *list;
 	uint64_t cnt;
 };
@@ -34,9 +35,24 @@ static void found(void *arg, const char *what)
 
 static void progress(void *arg, const char *what, uint64_t done, uint64_t total)
 {
-	(void)arg;
-	cmd_progress("%s: %llu of %llu", what, (unsigned long long)done,
-		     (unsigned long long)total);
+	struct args *a = arg;
+	bool long_one = a->nodes && !strcmp(what, "segments");
+	char left[48] = "";
+
+	if (long_one && !a->begun_ms)
+		a->begun_ms = now_ms();
+	int64_t s = (now_ms() - a->begun_ms) / 1000;
+
+	/* After some seconds, and as it went so far. */
+	if (long_one && s >= 5 && done > 1 && done < total) {
+		uint64_t rest = (uint64_t)s * (total - done) / (done - 1);
+
+		snprintf(left, sizeof left, ", about %llu %s left",
+			 (unsigned long long)(rest < 120 ? rest : rest / 60),
+			 rest < 120 ? "seconds" : "minutes");
+	}
+	cmd_progress("%s: %llu of %llu%s", what, (unsigned long long)done,
+		     (unsigned long long)total, left);
 }
 
 static void on_progress(void *arg, const json_t *p)
@@ -68,12 +84,13 @@ static int report(struct args *a)
 /* The nodes can be looked at while the drive is in use; the rest cannot. */
 static int by_mount(struct args *a, const struct config *cfg)
 {
-	json_t *req = json_pack("{s:s, s:b}", "cmd", "fsck", "deep", (int)a->deep),
+	json_t *req = json_pack("{s:s, s:b, s:b}", "cmd", "fsck", "deep", (int)a->deep,
+				"mark", (int)a->mark),
 	       *answer = NULL;
 	size_t i;
 	json_t *f;
 
-	int err = control_call_progress(cfg->dir, req, ANSWER_MS, on_progress, NULL, NULL,
+	int err = control_call_progress(cfg->dir, req, ANSWER_MS, on_progress, a, NULL,
 					&answer);
 	json_array_foreach(json_object_get(answer, "findings"), i, f)
 		found(a, json_string_value(f) ? json_string_value(f) : "");
@@ -90,6 +107,7 @@ static int check(struct args *a, struct config *cfg)
 	struct check_opts o = {.nodes = a->nodes,
 			       .deep = a->deep,
 			       .repair = a->repair,
+			       .mark = a->mark,
 			       .found = found,
 			       .progress = progress,
 			       .arg = a};
@@ -221,7 +239,7 @@ int cmd_fsck(int argc, char **argv)
 
 int cmd_scrub(int argc, char **argv)
 {
-	struct args a = {.cmd = "scrub", .nodes = true, .deep = true, .list = json_array()};
+	struct args a = {.cmd = "scrub", .nodes = true, .deep = true, .mark = true, .list = json_array()};
 
 	int status = run(&a, argc, argv);
 	json_decref(a.list);

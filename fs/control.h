@@ -2,7 +2,7 @@
 /*
  * control: the socket between the command line and the mount: one JSON object a line.
  *   {"cmd":"status"} {"cmd":"sync","protected":bool,"timeout_ms":n} {"cmd":"umount","now":bool}
- *   {"cmd":"ping"}   {"cmd":"repair","timeout_ms":n}  {"cmd":"fsck","deep":bool}
+ *   {"cmd":"ping"}   {"cmd":"repair","timeout_ms":n}  {"cmd":"fsck","deep":bool,"mark":bool}
  *   {"cmd":"hurry"} do not wait for nodes at the end   {"cmd":"stay"} takes that back
  * Answers {"ok":true,...} or {"ok":false,"errno":n,"error":"sentence"}; long work sends
  * {"progress":...} lines before.

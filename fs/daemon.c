@@ -98,12 +98,15 @@ static json_t *do_fsck(struct call *c, const json_t *req)
 	struct findings f = {c, json_array()};
 	struct check_opts o = {.nodes = true,
 			       .deep = json_is_true(json_object_get(req, "deep")),
+			       .mark = json_is_true(json_object_get(req, "mark")),
 			       .found = found,
 			       .progress = check_progress,
 			       .arg = &f};
 
 	unsigned missing = f.list ? drive_missing_nodes(c->d->s, found, &f) : 0;
 	int64_t n = f.list ? check_store(c->d->s->st, &o) : -ENOMEM;
+	if (n > 0 && o.mark)
+		drive_poke(c->d->s);
 	if (n >= 0)
 		n += missing;
 	if (n < 0) {

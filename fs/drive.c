@@ -229,12 +229,39 @@ static int remote_sync(void *arg)
 	return drive_publish(arg, &w) ? -EIO : 0;
 }
 
+/*
+ * HOLDFAST_PACE in the environment, for tests: "grace=MS,stray=MS,compact=MS,scrub=S,audit=S,
+ * limit=BYTES", any of them; how long garbage and scrubbing take their time.
+ */
+static void pace_of(struct publish_pace *p)
+{
+	const char *s = getenv("HOLDFAST_PACE");
+	unsigned long long v;
+	char name[16];
+	int used;
+
+	for (; s && sscanf(s, "%15[a-z]=%llu%n", name, &v, &used) == 2; s += *s == ',') {
+		s += used;
+		if (!strcmp(name, "limit"))
+			p->scrub_limit = v;
+		unsigned *to = !strcmp(name, "grace")	? &p->grace_ms
+			       : !strcmp(name, "stray")	? &p->stray_ms
+			       : !strcmp(name, "compact") ? &p->compact_ms
+			       : !strcmp(name, "scrub")	? &p->scrub_s
+			       : !strcmp(name, "audit")	? &p->audit_s
+							: NULL;
+		if (to)
+			*to = (unsigned)HF_MIN(v, (unsigned long long)INT32_MAX);
+	}
+}
+
 int drive_start(struct drive *d, int64_t verify_ms)
 {
 	struct publish_opts po = {.interval_ms = d->interval_ms,
 				  .device_cnt = d->cfg->device_cnt};
 	struct publisher *pub;
 
+	pace_of(&po.pace);
 	int err = drive_start_store(d);
 	if (err)
 		return err;

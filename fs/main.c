@@ -127,7 +127,9 @@ static const struct command commands[] = {
 	{"scrub", "read and verify every shard",
 	 "usage: holdfast scrub NAME [--passphrase-file FILE] [--json]\n"
 	 "\n"
-	 "The same as fsck --nodes --deep.  Changes nothing; see repair.\n"
+	 "Every shard of every segment, now: what is missing or damaged is said and put on the\n"
+	 "repair list, which a mount works off by itself (see repair).  The same goes on all the\n"
+	 "time in the background of a mount, slowly.\n"
 	 "\n"
 	 "example: holdfast scrub work\n",
 	 cmd_scrub},

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 #include <unistd.h>
+#include "cache/garbage.h"
 #include "cache/usage.h"
 #include "fs/cmd.h"
 #include "fs/prompt.h"
@@ -162,6 +163,12 @@ static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
 		      (json_int_t)f.unpublished_files, "oldest_s", (json_int_t)oldest,
 		      "protected", clean && !below && survives >= d->cfg->m, "survives",
 		      (int)survives, "nodes", nodes);
+	uint64_t dead = 0, dead_bytes = 0;
+
+	if (j && !garbage_figures(d->st, &dead, &dead_bytes))
+		json_object_set_new(j, "garbage",
+				    json_pack("{s:I, s:I}", "bytes", (json_int_t)dead_bytes,
+					      "segments", (json_int_t)dead));
 	/* What a person must act on; absent when all is well. */
 	snprintf(few, sizeof few,
 		 "only %u of %zu nodes can be read and %u are needed: what is not on "

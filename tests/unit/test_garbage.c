@@ -8,6 +8,7 @@
 
 #include <poll.h>
 #include "cache/garbage.h"
+#include "cache/scrub.h"
 #include "drive_util.h"
 
 #define WAIT_MS 60000
@@ -193,7 +194,8 @@ static int crash_stage(void *arg, const char *name)
 	return 1;
 }
 
-/* The machine stops at any step; whoever comes back goes on, and nothing that lives is missed. */
+/* The machine stops at any step; whoever comes back goes on, and nothing that lives is missed.
+ */
 static void test_crash(void **state)
 {
 	static const char *const at[] = {"condemned", "deleted", "dropped"};
@@ -362,9 +364,8 @@ static void test_strays(void **state)
 	/* And stores them in the end: then they are known. */
 	pthread_mutex_lock(&d.st->meta);
 	d.st->cut_epoch = 0;
-	assert_int_equal(segment_insert_locked(d.st, 77, &place, SEG_DATA, 1000, d.st->epoch,
-					       NULL),
-			 0);
+	assert_int_equal(
+		segment_insert_locked(d.st, 77, &place, SEG_DATA, 1000, d.st->epoch, NULL), 0);
 	pthread_mutex_unlock(&d.st->meta);
 	/* (settle_clean condemns it: its commit is never to come.) */
 	assert_int_equal(rounds(&d, d.st, &look_now), 0);
@@ -454,7 +455,8 @@ static void test_compact(void **state)
 
 	(void)state;
 	dv_open(&d);
-	d.po.pace = (struct publish_pace){.grace_ms = 1, .stray_ms = 1000000000, .compact_ms = 1};
+	d.po.pace =
+		(struct publish_pace){.grace_ms = 1, .stray_ms = 1000000000, .compact_ms = 1};
 	dv_start(&d);
 	for (unsigned i = 0; i < 200; i++) {
 		char name[16];
@@ -494,7 +496,8 @@ static void test_compact(void **state)
 	dv_close(&d);
 }
 
-/* Changes of all kinds while garbage is collected and moved at once: nothing that lives goes. */
+/* Changes of all kinds while garbage is collected and moved at once: nothing that lives goes.
+ */
 static void step(struct drive *d, uint32_t *seed)
 {
 	char name[16], other[16];
@@ -520,7 +523,8 @@ static void step(struct drive *d, uint32_t *seed)
 	case 4:
 		in = dv_file(d->st, INO_ROOT, name);
 		assert_int_equal(
-			data_fallocate(d->st, in, 3, r[3] % 300000, r[4] % 100000 + 1, false), 0);
+			data_fallocate(d->st, in, 3, r[3] % 300000, r[4] % 100000 + 1, false),
+			0);
 		break;
 	case 5:
 	case 6:
@@ -580,7 +584,8 @@ static void test_random(void **state)
 
 		assert_true(dv_same(got, want));
 		printf("%u shards, %llu commits\n", all_shards(&d),
-		       (unsigned long long)dv_number(d.st, "SELECT v FROM kv WHERE k='log_seq'"));
+		       (unsigned long long)dv_number(d.st,
+						     "SELECT v FROM kv WHERE k='log_seq'"));
 		free(got);
 		free(want);
 		dv_close(&d);
@@ -635,21 +640,237 @@ static void test_upgrade(void **state)
 	dv_close(&d);
 }
 
+/* --- verifying what is stored --- */
+
+static void first_segment(struct drive *d, uint64_t *seg, struct seg_place *place)
+{
+	pthread_mutex_lock(&d->st->meta);
+	sqlite3_stmt *q = store_stmt(d->st, "SELECT seg," SEGMENT_COLS
+					    " FROM segment WHERE kind=1 ORDER BY seg LIMIT 1");
+	assert_int_equal(store_step(d->st, q), 1);
+	*seg = (uint64_t)sqlite3_column_int64(q, 0);
+	assert_int_equal(segment_columns(q, 1, place), 0);
+	sqlite3_reset(q);
+	pthread_mutex_unlock(&d->st->meta);
+}
+
+static void flip(const char *path, off_t off)
+{
+	uint8_t b;
+	int fd = open(path, O_RDWR);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, &b, 1, off), 1);
+	b ^= 4;
+	assert_int_equal(pwrite(fd, &b, 1, off), 1);
+	close(fd);
+}
+
+static uint64_t missing(struct drive *d)
+{
+	return dv_number(d->st, "SELECT coalesce(sum(missing),0) FROM segment");
+}
+
+static void test_scrub(void **state)
+{
+	struct seg_place place;
+	struct drive d;
+	char path[256];
+	uint64_t seg;
+
+	(void)state;
+	patient(&d);
+	three_files(&d);
+	dv_stop(&d);
+	first_segment(&d, &seg, &place);
+	assert_int_equal(scrub_segment(d.st, seg, &place), 0);
+	assert_true(dv_number(d.st, "SELECT v FROM kv WHERE k='verified_3'") > 0);
+	/* A bit, a shard, and one that cannot be asked for. */
+	fx_shard_path(&d.x, &place, 0, path);
+	flip(path, 5000);
+	fx_shard_path(&d.x, &place, 1, path);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(scrub_segment(d.st, seg, &place), 2);
+	assert_int_equal(node_state(volume_node(d.x.v, place.node[0])), NODE_LYING);
+	assert_int_equal(missing(&d), 2);
+	/* Never so many that it could not be read: each lost one bit, none is lost. */
+	for (unsigned i = 2; i < 6; i++) {
+		fx_shard_path(&d.x, &place, i, path);
+		flip(path, 200 + i);
+	}
+	first_segment(&d, &seg, &place);
+	assert_int_equal(scrub_segment(d.st, seg, &place), 0);
+	assert_int_equal(missing(&d), 2);
+	for (unsigned i = 2; i < 6; i++) {
+		fx_shard_path(&d.x, &place, i, path);
+		flip(path, 200 + i);
+	}
+	/* The repair list brings them back. */
+	dv_start(&d);
+	assert_int_equal(publish_wait(d.p, true, now_ms() + WAIT_MS), 0);
+	dv_stop(&d);
+	assert_int_equal(missing(&d), 0);
+	first_segment(&d, &seg, &place);
+	assert_int_equal(scrub_segment(d.st, seg, &place), 0);
+	assert_int_equal(all_shards(&d), 18);
+	dv_close(&d);
+}
+
+/* A node that does not answer has lost nothing. */
+static void test_scrub_away(void **state)
+{
+	struct seg_place place;
+	struct drive d;
+	uint64_t seg;
+
+	(void)state;
+	patient(&d);
+	three_files(&d);
+	dv_stop(&d);
+	first_segment(&d, &seg, &place);
+	away(&d, place.node[2], true);
+	assert_int_equal(scrub_segment(d.st, seg, &place), 0);
+	struct scrub_cell c = {.seg = seg, .shard = 2};
+
+	assert_int_equal(scrub_cell(d.st, &c), -EAGAIN);
+	assert_int_equal(missing(&d), 0);
+	away(&d, place.node[2], false);
+	assert_int_equal(scrub_cell(d.st, &c), 0);
+	dv_close(&d);
+}
+
+/* One shard in a hundred is lost: how many days of 300 samples find it? */
+static void test_audit_chance(void **state)
+{
+	enum { SEGS = 500, DAYS = 400 };
+	static struct scrub_cell cell[AUDIT_CELLS];
+	static uint64_t hits[SEGS];
+	struct drive d;
+	unsigned found = 0, lost_of = 0;
+	uint64_t cells = 0;
+
+	(void)state;
+	dv_open(&d);
+	pthread_mutex_lock(&d.st->meta);
+	for (unsigned i = 0; i < SEGS; i++) {
+		struct seg_place pl = {.geom = {.k = 4,
+						.m = 2,
+						.cell_log2 = 16,
+						.cps = 1 + i % 64,
+						.len = 1000}};
+
+		randombytes_buf(pl.geom.id.b, SEG_LEN);
+		for (unsigned j = 0; j < 6; j++)
+			pl.node[j] = (uint16_t)(j + 1);
+		assert_int_equal(segment_insert_locked(d.st, i + 1, &pl, SEG_DATA, 0, 0, NULL),
+				 0);
+		cells += 6 * pl.geom.cps;
+	}
+	pthread_mutex_unlock(&d.st->meta);
+	for (unsigned day = 0; day < DAYS; day++) {
+		bool one = false;
+
+		assert_int_equal(scrub_draw(d.st, cell, AUDIT_CELLS), AUDIT_CELLS);
+		for (unsigned i = 0; i < AUDIT_CELLS; i++) {
+			struct scrub_cell *c = &cell[i];
+
+			assert_true(c->seg >= 1 && c->seg <= SEGS && c->shard < 6);
+			assert_true(c->row < 1 + (c->seg - 1) % 64);
+			hits[c->seg - 1]++;
+			/* Every hundredth cell, counted over all of them. */
+			bool lost =
+				(c->seg * 7919 + c->shard * 104729 + c->row * 1299709) % 100 ==
+				0;
+			one = one || lost;
+			lost_of += lost;
+		}
+		found += one;
+	}
+	printf("%u of %u days found it, 1 - 0.99^300 = 0.951; %u of %u samples\n", found, DAYS,
+	       lost_of, DAYS * AUDIT_CELLS);
+	/* Four standard deviations of 400 throws at 0.951. */
+	assert_true(found >= DAYS * 951 / 1000 - 4 * 5 && found <= DAYS);
+	/* As many as it has cells: the large half of the segments against the small half. */
+	uint64_t large = 0, large_cells = 0;
+
+	for (unsigned i = 0; i < SEGS; i++) {
+		if (i % 64 < 32)
+			continue;
+		large += hits[i];
+		large_cells += 6 * (1 + i % 64);
+	}
+	double share = (double)large / (DAYS * AUDIT_CELLS),
+	       want = (double)large_cells / (double)cells;
+
+	assert_true(share > want - 0.01 && share < want + 0.01);
+	dv_close(&d);
+}
+
+/* The thread by itself: a damaged cell is found by samples, a lost shard by the pass. */
+static void test_scrub_thread(void **state)
+{
+	(void)state;
+	for (int audit = 0; audit < 2; audit++) {
+		struct seg_place place;
+		struct drive d;
+		char path[256];
+		uint64_t seg;
+
+		patient(&d);
+		three_files(&d);
+		dv_stop(&d);
+		first_segment(&d, &seg, &place);
+		fx_shard_path(&d.x, &place, 3, path);
+		if (audit)
+			for (unsigned i = 0; i < 3; i++)
+				flip(path,
+				     SHARD_HEADER + (off_t)i * seg_stride(&place.geom) + 9);
+		else
+			flip(path, 9000);
+		d.po.pace.audit_s = audit ? 1 : 1000000000;
+		d.po.pace.scrub_s = audit ? 1000000000 : 1;
+		d.po.pace.scrub_limit = 1000000000;
+		/* The pass has had its turn already. */
+		pthread_mutex_lock(&d.st->meta);
+		if (audit)
+			store_put_u64(d.st, "scrub_start",
+				      (uint64_t)(realtime_ns() / 1000000000) + 999999999);
+		else
+			store_put_u64(d.st, "audit_start",
+				      (uint64_t)(realtime_ns() / 1000000000) + 999999999);
+		pthread_mutex_unlock(&d.st->meta);
+		dv_start(&d);
+		assert_int_equal(dv_publish(&d), 0);
+		int64_t until = now_ms() + WAIT_MS;
+
+		while (node_state(volume_node(d.x.v, place.node[3])) != NODE_LYING &&
+		       now_ms() < until)
+			poll(NULL, 0, 20);
+		assert_int_equal(node_state(volume_node(d.x.v, place.node[3])), NODE_LYING);
+		bool present[EC_MAX], bad[EC_MAX];
+
+		while (check_segment(d.x.v, &place, true, present, bad) && now_ms() < until)
+			poll(NULL, 0, 50);
+		assert_int_equal(check_segment(d.x.v, &place, true, present, bad), 0);
+		dv_stop(&d);
+		assert_true(dv_number(d.st, audit ? "SELECT v FROM kv WHERE k='audit_start'"
+						  : "SELECT v FROM kv WHERE k='scrub_start'") >
+			    0);
+		dv_close(&d);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_dead),
-		cmocka_unit_test(test_unpublished),
-		cmocka_unit_test(test_crash),
-		cmocka_unit_test(test_taken_over),
-		cmocka_unit_test(test_away),
-		cmocka_unit_test(test_no_return),
-		cmocka_unit_test(test_strays),
-		cmocka_unit_test(test_strays_taken_over),
-		cmocka_unit_test(test_strays_control),
-		cmocka_unit_test(test_compact),
-		cmocka_unit_test(test_random),
-		cmocka_unit_test(test_upgrade),
+		cmocka_unit_test(test_dead),	       cmocka_unit_test(test_unpublished),
+		cmocka_unit_test(test_crash),	       cmocka_unit_test(test_taken_over),
+		cmocka_unit_test(test_away),	       cmocka_unit_test(test_no_return),
+		cmocka_unit_test(test_strays),	       cmocka_unit_test(test_strays_taken_over),
+		cmocka_unit_test(test_strays_control), cmocka_unit_test(test_compact),
+		cmocka_unit_test(test_random),	       cmocka_unit_test(test_upgrade),
+		cmocka_unit_test(test_scrub),	       cmocka_unit_test(test_scrub_away),
+		cmocka_unit_test(test_audit_chance),   cmocka_unit_test(test_scrub_thread),
 	};
 
 	if (keys_global_init())
