@@ -627,6 +627,7 @@ int http_host_new(struct http_host **out, const struct http_host_opts *o)
 		return err;
 	}
 	h->tls = o->tls;
+	h->trust_transport = o->trust_transport;
 	h->auth = o->bearer ? CURLAUTH_BEARER
 		  : !o->username ? 0
 		  : o->plain_ok	 ? CURLAUTH_BASIC

@@ -40,6 +40,7 @@ struct http_host_opts {
 	const char *ca; /* PEM file to trust instead of the system's, or NULL */
 	const char *username, *password, *bearer; /* NULL: none */
 	uint64_t up_limit, down_limit;		  /* bytes/s; 0: none */
+	bool trust_transport; /* negative control of tests: what libcurl calls success is one */
 };
 
 /*
@@ -137,7 +138,7 @@ struct http_req {
 	unsigned attempts;
 	int fault;	 /* what a callback noticed */
 	enum { HTTP_NEW, HTTP_QUEUED, HTTP_WAITING, HTTP_RUNNING, HTTP_ENDED } where;
-	bool enough, fresh, paused_up, paused_down, slow_noted;
+	bool enough, fresh, paused_up, paused_down;
 };
 void http_start(struct http_req *r);
 /* Ends it soon with -ECANCELED; r->done is called before this returns. */

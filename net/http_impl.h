@@ -26,7 +26,7 @@ struct http_list {
 struct http_host {
 	struct http_host *next;
 	char *base, *ca, *username, *password, *bearer;
-	bool tls;
+	bool tls, trust_transport;
 	unsigned long auth; /* CURLAUTH_*, 0: none */
 	bool auth_known;
 	struct http_list reads, writes; /* in line */

@@ -2,6 +2,7 @@
 /* One transfer: its handle, what libcurl calls while it runs, and the verdict at its end. */
 #include "net/http_impl.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 
 #define HEADERS_CAP   (64u << 10)
@@ -73,7 +74,7 @@ static bool done_too_early(const struct http_req *r)
 {
 	long status = status_of(r);
 
-	return r->sent_at < r->body_len && status >= 200 && status < 300 &&
+	return !r->host->trust_transport && r->sent_at < r->body_len && status >= 200 && status < 300 &&
 	       (r->host->auth != CURLAUTH_DIGEST || r->host->auth_known);
 }
 
@@ -131,6 +132,8 @@ static int range_begins(struct http_req *r, long status)
 {
 	const struct http_head *h = &r->head;
 
+	if (r->host->trust_transport)
+		return 0;
 	if (status == 206) {
 		if (!h->have_range || h->range_first != r->off ||
 		    h->range_last - h->range_first >= HF_MAX(r->len, (size_t)1)) {
@@ -249,6 +252,14 @@ static int on_seek(void *arg, curl_off_t off, int whence)
 	return CURL_SEEKFUNC_OK;
 }
 
+/* Programs that this one starts (fusermount3) inherit no connection. */
+static int on_socket(void *arg, curl_socket_t fd, curlsocktype type)
+{
+	(void)arg;
+	(void)type;
+	return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? CURL_SOCKOPT_ERROR : CURL_SOCKOPT_OK;
+}
+
 /* --- the handle --- */
 
 /* What is the same for all requests of a host. */
@@ -286,6 +297,7 @@ static CURL *handle_new(const struct http_host *h, CURLSH *share)
 	curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
 	curl_easy_setopt(e, CURLOPT_READFUNCTION, on_read);
 	curl_easy_setopt(e, CURLOPT_SEEKFUNCTION, on_seek);
+	curl_easy_setopt(e, CURLOPT_SOCKOPTFUNCTION, on_socket);
 	return e;
 }
 
@@ -491,7 +503,7 @@ static int verdict(struct http_req *r, CURLcode code)
 		return transport(r, code);
 	if (r->status < 200)
 		return failed(r, -EIO, "the connection ended after an interim answer");
-	if (refused && !(r->ranged && r->status == 416))
+	if ((refused && !(r->ranged && r->status == 416)) || r->host->trust_transport)
 		return 0;
 	if (r->body_len && (uint64_t)up != r->body_len)
 		return failed(r, -EIO, EARLY);

@@ -13,7 +13,6 @@ enum want {
 	W_KEY,
 	W_TRUNCATED,
 	W_TOKEN,
-	W_ENCODING,
 	W_CODE,
 	W_MESSAGE,
 	W_REGION,
@@ -43,7 +42,7 @@ struct listing {
 	struct listing_entry e;
 	char name[LISTING_TEXT_CAP];
 	bool have_name;
-	bool truncated, url_encoded;
+	bool truncated;
 	char token[LISTING_TEXT_CAP], code[128], message[SAY_CAP], region[64];
 };
 
@@ -94,8 +93,6 @@ static void s3_open(struct listing *l, const char *n)
 			want(l, W_TRUNCATED);
 		else if (!strcmp(n, "NextContinuationToken"))
 			want(l, W_TOKEN);
-		else if (!strcmp(n, "EncodingType"))
-			want(l, W_ENCODING);
 	} else if (result && l->depth == 3 && l->entry_depth) {
 		if (!strcmp(n, "Key"))
 			want(l, W_KEY);
@@ -205,9 +202,6 @@ static void take(struct listing *l)
 	case W_TOKEN:
 		snprintf(l->token, sizeof l->token, "%s", s);
 		break;
-	case W_ENCODING:
-		l->url_encoded = !strcmp(s, "url");
-		break;
 	case W_CODE:
 		snprintf(l->code, sizeof l->code, "%.100s", s);
 		break;
@@ -247,7 +241,7 @@ static void end_entry(struct listing *l)
 		stop(l, -EBADMSG, "an entry without a name");
 		return;
 	}
-	/* EncodingType comes before or after the entries; servers that were asked say so. */
+	/* It was asked to encode them (encoding-type=url), and then there is no other "%". */
 	if (l->kind == LISTING_S3 && memchr(l->name, '%', strlen(l->name))) {
 		if (url_decode(l->name, strlen(l->name), l->text, &len)) {
 			stop(l, -EBADMSG, "a key that is badly encoded");
@@ -303,7 +297,7 @@ int listing_reset(struct listing *l)
 	l->total = l->text_len = 0;
 	l->want = W_NONE;
 	l->entry_depth = 0;
-	l->truncated = l->url_encoded = false;
+	l->truncated = false;
 	l->why[0] = l->root[0] = l->token[0] = l->code[0] = l->message[0] = l->region[0] = 0;
 	return 0;
 }

@@ -292,6 +292,37 @@ static void test_put(void **state)
 
 /* --- the rest --- */
 
+/* Negative control: without the checks each of these is a success, as libcurl has it. */
+static void test_trust(void **state)
+{
+	static const struct act early = {"HTTP/1.1 201 C\r\nContent-Length: 0\r\nConnection: close\r\n"
+					 "\r\n", ACT_HANG, true, 0, 0};
+	static const struct act cut = {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\n"
+				       "Connection: close\r\n\r\n23", ACT_CLOSE, 0, 0, 0};
+	static const struct act whole = {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB,
+					 0, 0, 0, 0};
+	struct http_host_opts o = {.trust_transport = true};
+	struct job j;
+
+	(void)state;
+	open_host(&cut, 1, o);
+	get(&j, 2, 4, 20000);
+	assert_int_equal(j.r.err, 0);
+	assert_int_equal(j.r.got, 2);
+	close_host();
+	open_host(&whole, 1, o);
+	get(&j, 5, 4, 20000);
+	assert_int_equal(j.r.err, 0);
+	assert_memory_equal(j.into, BLOB, 4);
+	close_host();
+	/* Small enough for the buffers of a socket: nobody reads it, and all went well. */
+	open_host(&early, 1, o);
+	put(&j, 1000, 20000);
+	assert_int_equal(j.r.err, 0);
+	assert_int_equal(sc_got(sv, 0), 0);
+	close_host();
+}
+
 static void test_statuses(void **state)
 {
 	static const struct {
@@ -584,7 +615,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fields),	cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_no_range_is_remembered),
-		cmocka_unit_test(test_put),	cmocka_unit_test(test_statuses),
+		cmocka_unit_test(test_put),	cmocka_unit_test(test_trust),
+		cmocka_unit_test(test_statuses),
 		cmocka_unit_test(test_retries), cmocka_unit_test(test_nobody),
 		cmocka_unit_test(test_abort),	cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_sink),	cmocka_unit_test(test_auth),
