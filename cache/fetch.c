@@ -8,6 +8,7 @@
 #define COMPLAIN_MS 10000
 #define NEAR_SIZE   ((uint64_t)1 << 20)
 #define JOB_LEAST   ((uint64_t)1 << 20)
+#define NEXT_SLACK  ((uint64_t)2 << 20)
 #define REACH_MS    2000
 
 /* --- one extent --- */
@@ -254,21 +255,23 @@ void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64
 	struct data *d = st->data;
 	struct datafile *f = in->file;
 
-	if (off != in->read_next) {
+	/* The kernel reads ahead too, several pieces at once, which overtake each other here. */
+	if (off > in->read_next + NEXT_SLACK || off + NEXT_SLACK < in->read_next) {
 		in->read_run = 0;
+		in->read_next = end;
 		f->ra_end = 0;
-	} else if (in->read_run < UINT32_MAX) {
-		in->read_run++;
+	} else if (end > in->read_next) {
+		in->read_run += in->read_run < UINT32_MAX;
+		in->read_next = end;
 	}
-	in->read_next = end;
 	if (in->read_run < 2 || !d->reader_cnt || f->ra_end >= in->size)
 		return;
 	uint64_t depth = HF_MIN(READ_AHEAD << HF_MIN(in->read_run - 2, 8u), READ_AHEAD_MAX);
-	if (end + depth / 2 <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
+	if (in->read_next + depth / 2 <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
 		return;
 	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last. */
 	depth = HF_MIN(depth, HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST));
-	uint64_t from = HF_MAX(end, f->ra_end), to = HF_MIN(end + depth, in->size), stop;
+	uint64_t from = HF_MAX(in->read_next, f->ra_end), to = HF_MIN(in->read_next + depth, in->size), stop;
 	while (from < to && d->job_cnt < READ_AHEAD_JOBS) {
 		unsigned flags;
 

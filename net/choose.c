@@ -2,15 +2,16 @@
 #include "net/choose.h"
 
 #define FADE_MS	      4000	  /* busy time after which the past counts half */
-#define RATE_LEN      (48u << 10) /* shorter answers say nothing of the rate */
+#define RATE_LEN      (256u << 10) /* shorter answers say nothing of the rate */
 #define OLD_MS	      20000	  /* a bad rate is doubted after so long, and half each time */
 #define GUESS_OVER_MS 100
 #define GUESS_RATE    8192
 #define RATE_MIN      16
 #define LATE_MIN_MS   20
 #define LATE_MAX_MS   1000
-#define SOON_MS	      1500
+#define SOON_MS	      4000
 #define REST_CNT      3
+#define REST_SOON_MS  300
 #define GRACE_MIN_MS  500
 #define GRACE_TIMES   2
 
@@ -98,7 +99,6 @@ void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t
 		 */
 		int64_t idle = ahead ? 0 : over(p, &none, 50);
 		put_rate(p, len, now - HF_MIN(since + idle, now - 1), now);
-		put_over(p, now - begun - (int64_t)((ahead + len) / rate_of(p)));
 	} else if (how == PACE_LATE) {
 		put_over(p, now - begun);
 		if (len >= RATE_LEN)
@@ -139,7 +139,7 @@ int64_t pace_late_ms(const struct pace *p, const struct pace_guess *g, size_t le
 		late += late / 2;
 	late = HF_MIN(HF_MAX(late + late / 8, (int64_t)LATE_MIN_MS), (int64_t)LATE_MAX_MS);
 	uint64_t bytes = (p->out_bytes + len) / rate_now(p, g, now);
-	return late + (int64_t)(bytes + bytes / 2);
+	return late + 2 * (int64_t)bytes;
 }
 
 /* --- shards --- */
@@ -226,7 +226,8 @@ uint32_t choose_rows(uint32_t rows, uint32_t least, int64_t whole_ms)
 
 bool choose_rest(unsigned cnt, int64_t over_ms, int64_t whole_ms)
 {
-	return cnt >= REST_CNT && 2 * (int64_t)cnt * (over_ms + 1) >= whole_ms;
+	return cnt >= REST_CNT &&
+	       (whole_ms <= REST_SOON_MS || 4 * (int64_t)cnt * (over_ms + 1) >= whole_ms);
 }
 
 int64_t choose_grace_ms(int64_t took_ms, bool laggards)

@@ -85,7 +85,7 @@ bool choose_hope(const struct choice *c);
 
 /*
  * How many rows of `rows` to ask of a shard in one request, when all of them would take
- * whole_ms: all where that is soon, else so many as come in about a second, `least` at least.
+ * whole_ms: all where that is soon, else so many as come in a few seconds, `least` at least.
  */
 uint32_t choose_rows(uint32_t rows, uint32_t least, int64_t whole_ms);
 

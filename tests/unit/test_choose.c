@@ -292,14 +292,15 @@ static void test_just_k(void **state)
 static void test_amounts(void **state)
 {
 	(void)state;
-	assert_int_equal(choose_rows(64, 16, 200), 64);
-	assert_int_equal(choose_rows(64, 16, 3000), 32);
+	assert_int_equal(choose_rows(64, 16, 2000), 64);
+	assert_int_equal(choose_rows(64, 16, 8000), 32);
 	assert_int_equal(choose_rows(64, 16, 300000), 16);
 	assert_int_equal(choose_rows(8, 16, 300000), 8);
 	assert_false(choose_rest(2, 40, 10));
-	assert_true(choose_rest(3, 40, 240));
-	assert_false(choose_rest(3, 40, 16000));
-	assert_true(choose_rest(250, 40, 16000));
+	assert_true(choose_rest(3, 0, 100));
+	assert_true(choose_rest(3, 40, 480));
+	assert_false(choose_rest(20, 40, 16000));
+	assert_true(choose_rest(100, 40, 16000));
 	assert_int_equal(choose_grace_ms(100000, true), 0);
 	assert_true(choose_grace_ms(0, false) > 0);
 	assert_true(choose_grace_ms(10000, false) > 10000);

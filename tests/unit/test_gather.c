@@ -208,6 +208,46 @@ static void test_losses(void **state)
 	assert_int_equal(volume_verify(x.v, soon()), 6);
 }
 
+/* A whole segment is one request to each of K nodes; with any two lost, too. */
+static void test_whole(void **state)
+{
+	struct seg_place p;
+
+	(void)state;
+	assert_int_equal(fx_store(&x, bytes, SEG_MAX_LEN, &p), 0);
+	assert_int_equal(stream_back(&p, 0, SEG_MAX_LEN), 0);
+	assert_int_equal(stream_back(&p, 70000, SEG_MAX_LEN - 140000), 0);
+	for (unsigned a = 0; a < 6; a++) {
+		for (unsigned b = a + 1; b < 6; b++) {
+			struct seg_place q = p;
+			q.node[a] = q.node[b] = (uint16_t)NODE_NONE;
+			assert_int_equal(stream_back(&q, 0, SEG_MAX_LEN), 0);
+		}
+	}
+}
+
+/* After a few small reads in a segment its other cells are here without being asked for. */
+static void test_neighbours(void **state)
+{
+	struct seg_place p;
+	char path[256];
+
+	(void)state;
+	assert_int_equal(fx_store(&x, bytes, LEN, &p), 0);
+	for (uint32_t i = 0; i < 8; i++) {
+		uint32_t at = i * 5 % 8 * (LEN / 8) + 1000;
+		assert_int_equal(gather_read_near(x.v, &p, at, 4096, back, soon()), 0);
+		assert_memory_equal(back, bytes + at, 4096);
+	}
+	/* The last one of the segment: when it is here all are. */
+	assert_int_equal(gather_read_near(x.v, &p, LEN - 100, 100, back, soon()), 0);
+	for (unsigned i = 0; i < 6; i++) {
+		fx_shard_path(&x, &p, i, path);
+		assert_int_equal(unlink(path), 0);
+	}
+	assert_int_equal(read_back(&p, 0, LEN), 0);
+}
+
 enum harm { MISSING, TRUNCATED, EXTENDED, FLIPPED, SWAPPED, FOREIGN, HARMS };
 
 static void damage(enum harm h, const char *path, const char *other)
@@ -539,7 +579,7 @@ static void test_blobs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(test_ranges),	 T(test_losses), T(test_harm),	  T(test_scattered),
+		T(test_ranges), T(test_whole), T(test_neighbours),	 T(test_losses), T(test_harm),	  T(test_scattered),
 		T(test_control), T(test_hang),	 T(test_threads), T(test_blobs),
 	};
 
