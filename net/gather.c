@@ -416,7 +416,8 @@ static int give(struct stream *s, struct window *w, unsigned shard)
 	uint32_t len = HF_MIN(past * size, s->end) - s->off;
 	uint32_t at = s->off;
 	s->off += len;
-	if (past == whole)
+	/* What is not complete may yet be rebuilt from this. */
+	if (past == whole && w->done)
 		window_drop(w, shard);
 	return s->sink(s->arg, at, s->plain + skip, len);
 }
