@@ -296,7 +296,7 @@ static void *rest_main(void *arg)
 static void near_missed(struct gather *g, const struct seg_place *place)
 {
 	int64_t now = now_ms(), over_ms;
-	uint64_t rate = paces_rate(g->paces, g->v->node, g->v->node_cnt, &over_ms);
+	uint64_t rate = paces_rate(g->paces, g->v->node, volume_nodes(g->v), &over_ms);
 	struct near *n = &g->near[0];
 
 	pthread_mutex_lock(&g->lock);
@@ -369,7 +369,7 @@ int gather_read_near(struct volume *v, const struct seg_place *place, uint32_t o
 
 uint64_t gather_reach(struct volume *v, int64_t ms)
 {
-	return paces_rate(v->gather->paces, v->node, v->node_cnt, NULL) * (uint64_t)ms;
+	return paces_rate(v->gather->paces, v->node, volume_nodes(v), NULL) * (uint64_t)ms;
 }
 
 /* --- a stream, past the cells --- */
@@ -472,8 +472,7 @@ int gather_stream(struct volume *v, const struct seg_place *place, uint32_t off,
 		return err;
 	uint32_t size = (uint32_t)seg_cell(g), least = PIECE / size;
 	/* Whole shards where they come soon: few requests.  Pieces, where a reader would wait. */
-	int64_t whole_ms = (int64_t)(len / paces_rate(v->gather->paces, v->node, v->node_cnt,
-						      NULL));
+	int64_t whole_ms = (int64_t)(len / gather_reach(v, 1));
 	uint32_t rows = len > SEG_MAX_LEN / 4 ? choose_rows(g->cps, least, whole_ms) : least;
 	struct stream s = {.v = v, .place = place, .r = &r, .off = off, .end = off + len,
 			   .sink = sink, .arg = arg, .plain = malloc(PIECE)};

@@ -435,6 +435,19 @@ static void test_hang(void **state)
 	start = now_ms();
 	assert_int_equal(stream_back(&p, 0, LEN), 0);
 	assert_in_range(now_ms() - start, 0, 2000);
+	/*
+	 * A long stream gives what is there while it waits for what hangs, and then needs it
+	 * again to rebuild the rest: the last data shard is the one that hangs.
+	 */
+	struct seg_place q;
+	assert_int_equal(fx_store(&x, bytes, SEG_MAX_LEN, &q), 0);
+	fx_shard_path(&x, &q, 3, path[1]);
+	unlink(path[1]);
+	assert_int_equal(mkfifo(path[1], 0600), 0);
+	forget();
+	start = now_ms();
+	assert_int_equal(stream_back(&q, 0, SEG_MAX_LEN), 0);
+	assert_in_range(now_ms() - start, 0, 10000);
 	/* Three: the deadline ends it. */
 	for (unsigned i = 2; i < 3; i++) {
 		fx_shard_path(&x, &p, i, path[0]);
