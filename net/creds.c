@@ -10,7 +10,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum field { ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, REGION, USERNAME, PASSWORD, BEARER, FIELDS };
+enum field {
+	ACCESS_KEY,
+	SECRET_KEY,
+	SESSION_TOKEN,
+	REGION,
+	USERNAME,
+	PASSWORD,
+	BEARER,
+	FIELDS
+};
 
 static const char *const ours[FIELDS] = {"access_key", "secret_key", "session_token", "region",
 					 "username",   "password",   "bearer"};
@@ -258,8 +267,9 @@ static int take_line(void *user, const char *section, const char *name, const ch
 		profile += 8;
 	r->err = -EINVAL;
 	if (f == FIELDS)
-		r->why = "unknown key; there are access_key, secret_key, session_token, region, "
-			 "username, password, bearer";
+		r->why =
+			"unknown key; there are access_key, secret_key, session_token, region, "
+			"username, password, bearer";
 	else if (!good_profile(profile))
 		r->why = "the name of a section is at most 48 letters, digits, dots, dashes";
 	else if (!good_value(value))
@@ -304,14 +314,16 @@ static int check_lines(const char *text, size_t len, const char *what, bool leni
 		size_t n = (size_t)((nl ? nl : end) - c), blank = 0;
 
 		if (n + 2 >= CREDS_LINE_CAP)
-			return log_fail(-EINVAL, "%s, line %u: longer than %d bytes", what, line,
-					CREDS_LINE_CAP - 3);
+			return log_fail(-EINVAL, "%s, line %u: longer than %d bytes", what,
+					line, CREDS_LINE_CAP - 3);
 		while (blank < n && (c[blank] == ' ' || c[blank] == '\t'))
 			blank++;
-		if (!lenient && blank < n && c[blank] == '[' && n - blank > CREDS_PROFILE_CAP + 1)
-			return log_fail(-EINVAL, "%s, line %u: the name of a section is at most %d "
-					"letters, digits, dots, dashes", what, line,
-					CREDS_PROFILE_CAP - 1);
+		if (!lenient && blank < n && c[blank] == '[' &&
+		    n - blank > CREDS_PROFILE_CAP + 1)
+			return log_fail(-EINVAL,
+					"%s, line %u: the name of a section is at most %d "
+					"letters, digits, dots, dashes",
+					what, line, CREDS_PROFILE_CAP - 1);
 		c += n + 1;
 	}
 	return 0;
@@ -354,8 +366,9 @@ static int read_text(struct creds *c, const char *text, size_t len, const char *
 		else if (r.err || line < 0)
 			err = -ENOMEM;
 		else if (line > 0 && !lenient)
-			err = log_fail(-EINVAL, "%s, line %d: neither [section] nor key = value",
-				       what, line);
+			err = log_fail(-EINVAL,
+				       "%s, line %d: neither [section] nor key = value", what,
+				       line);
 	}
 	sodium_free(copy);
 	for (size_t i = 0; !err && !lenient && i < r.into->cnt; i++) {
@@ -400,8 +413,10 @@ static int read_path(struct creds *c, const char *path, bool lenient)
 	else if (st.st_size > CREDS_CAP)
 		err = log_fail(-EFBIG, "%s: longer than %u bytes", path, CREDS_CAP);
 	else if (!lenient && (st.st_mode & 077))
-		err = log_fail(-EACCES, "%s: others on this machine may read these credentials: "
-			       "chmod 600 %s", path, path);
+		err = log_fail(-EACCES,
+			       "%s: others on this machine may read these credentials: "
+			       "chmod 600 %s",
+			       path, path);
 	/* In one piece: what grows is copied about, and copies of secrets stay behind. */
 	if (!err && st.st_size && !buf_room(&b, (size_t)st.st_size))
 		err = -ENOMEM;
@@ -435,7 +450,8 @@ static int read_aws_file(struct creds *c, const char *variable, const char *belo
 	const char *path = getenv(variable), *home = getenv("HOME");
 	char *made = NULL;
 
-	if ((!path || !*path) && home && *home && asprintf(&made, "%s/%s", home, below_home) < 0)
+	if ((!path || !*path) && home && *home &&
+	    asprintf(&made, "%s/%s", home, below_home) < 0)
 		return -ENOMEM;
 	if (!path || !*path)
 		path = made;
@@ -446,7 +462,8 @@ static int read_aws_file(struct creds *c, const char *variable, const char *belo
 
 int creds_read_aws(struct creds *c)
 {
-	const char *key = getenv("AWS_ACCESS_KEY_ID"), *secret = getenv("AWS_SECRET_ACCESS_KEY");
+	const char *key = getenv("AWS_ACCESS_KEY_ID"),
+		   *secret = getenv("AWS_SECRET_ACCESS_KEY");
 	const char *token = getenv("AWS_SESSION_TOKEN"), *region = getenv("AWS_REGION");
 	const char *profile = getenv("AWS_PROFILE");
 	struct profile *p;
@@ -468,9 +485,12 @@ int creds_read_aws(struct creds *c)
 	if (region && !good_value(region))
 		region = NULL;
 	if (key && secret && *key && *secret) {
-		if (!good_value(key) || !good_value(secret) || (token && *token && !good_value(token)))
-			return log_fail(-EINVAL, "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or "
-					"AWS_SESSION_TOKEN holds a blank or a control character");
+		if (!good_value(key) || !good_value(secret) ||
+		    (token && *token && !good_value(token)))
+			return log_fail(
+				-EINVAL,
+				"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or "
+				"AWS_SESSION_TOKEN holds a blank or a control character");
 		p = find(c, "default");
 		if (p && p->field[SESSION_TOKEN]) {
 			sodium_free(p->field[SESSION_TOKEN]);
@@ -478,7 +498,8 @@ int creds_read_aws(struct creds *c)
 			p->cred.session_token = NULL;
 		}
 		p = profile_get(c, "default");
-		if (!p || profile_set(p, ACCESS_KEY, key) || profile_set(p, SECRET_KEY, secret) ||
+		if (!p || profile_set(p, ACCESS_KEY, key) ||
+		    profile_set(p, SECRET_KEY, secret) ||
 		    (token && *token && profile_set(p, SESSION_TOKEN, token)))
 			return -ENOMEM;
 	} else if (profile && *profile && strcmp(profile, "default") && find(c, profile)) {

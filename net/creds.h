@@ -24,7 +24,7 @@
 
 #define CREDS_CAP	  (1u << 20) /* bytes of a file */
 #define CREDS_LINE_CAP	  8192
-#define CREDS_PROFILE_CAP 49 /* with its end */
+#define CREDS_PROFILE_CAP 49   /* with its end */
 #define CREDS_CNT_CAP	  1000 /* profiles */
 
 /* One profile; a field that was not given is NULL.  Lives as long as its struct creds. */

@@ -8,20 +8,20 @@
 #include <sodium.h>
 #include <stdlib.h>
 
-#define WINDOW_MIN     1.0
-#define ATTEMPTS_MAX   5
-#define BACKOFF_MS     100
-#define BACKOFF_CAP_MS 10000
-#define HOLD_CAP_MS    60000
-#define RETRIES_START  10.0
-#define RETRIES_CAP    20.0
-#define STALL_MS       30000 /* not one byte either way */
-#define TICK_MS	       500
-#define LIMIT_TICK_MS  10
-#define BURST_MS       250 /* of tokens that may be saved up */
-#define CUT_EVERY_MS   1000
+#define WINDOW_MIN	 1.0
+#define ATTEMPTS_MAX	 5
+#define BACKOFF_MS	 100
+#define BACKOFF_CAP_MS	 10000
+#define HOLD_CAP_MS	 60000
+#define RETRIES_START	 10.0
+#define RETRIES_CAP	 20.0
+#define STALL_MS	 30000 /* not one byte either way */
+#define TICK_MS		 500
+#define LIMIT_TICK_MS	 10
+#define BURST_MS	 250 /* of tokens that may be saved up */
+#define CUT_EVERY_MS	 1000
 #define DEADLINE_NEAR_MS 50
-#define CONNECTIONS    256l
+#define CONNECTIONS	 256l
 
 static struct {
 	pthread_mutex_t life; /* starts and stops, outside of lock */
@@ -154,8 +154,8 @@ static void window_learn(struct http_host *h, const struct http_req *r, int64_t 
 	if (busy || r->err == -ETIMEDOUT) {
 		window_cut(h, 0.5, now);
 		if (busy && r->head.retry_s > 0)
-			h->hold_ms = HF_MAX(h->hold_ms,
-					    now + HF_MIN(r->head.retry_s * 1000, (int64_t)HOLD_CAP_MS));
+			h->hold_ms = HF_MAX(h->hold_ms, now + HF_MIN(r->head.retry_s * 1000,
+								     (int64_t)HOLD_CAP_MS));
 		return;
 	}
 	if (r->err)
@@ -168,7 +168,8 @@ static void window_learn(struct http_host *h, const struct http_req *r, int64_t 
 			h->base_first_ms = first;
 		else
 			h->base_first_ms += (first - h->base_first_ms) * 0.002;
-		h->cur_first_ms = h->cur_first_ms > 0 ? h->cur_first_ms * 0.9 + first * 0.1 : first;
+		h->cur_first_ms =
+			h->cur_first_ms > 0 ? h->cur_first_ms * 0.9 + first * 0.1 : first;
 		if (h->cur_first_ms > 3 * h->base_first_ms + 50 && h->window > 4) {
 			window_cut(h, 0.8, now);
 			return;
@@ -229,7 +230,8 @@ static bool again(struct http_req *r, int64_t now)
 
 	if (!xfer_repeatable(r, &least) || r->attempts >= ATTEMPTS_MAX || h->retries_left < 1)
 		return false;
-	wait = HF_MIN((int64_t)BACKOFF_MS << HF_MIN(r->attempts - 1, 10u), (int64_t)BACKOFF_CAP_MS);
+	wait = HF_MIN((int64_t)BACKOFF_MS << HF_MIN(r->attempts - 1, 10u),
+		      (int64_t)BACKOFF_CAP_MS);
 	/* A connection that was dead already costs no patience; else half to all of it. */
 	if (r->err == -EIO && r->attempts == 1)
 		wait = 0;
@@ -239,8 +241,10 @@ static bool again(struct http_req *r, int64_t now)
 	if (now + wait >= r->deadline_ms) {
 		if (!r->err && (r->status == 429 || r->status == 503)) {
 			r->err = -EAGAIN;
-			snprintf(r->why, sizeof r->why, "HTTP %ld: busy, and wants to be asked again "
-				 "in %lld s", r->status, (long long)(wait + 999) / 1000);
+			snprintf(r->why, sizeof r->why,
+				 "HTTP %ld: busy, and wants to be asked again "
+				 "in %lld s",
+				 r->status, (long long)(wait + 999) / 1000);
 		}
 		return false;
 	}
@@ -447,7 +451,8 @@ static void *net_main(void *arg)
 		pthread_mutex_unlock(&net.lock);
 		if (stop)
 			return NULL;
-		curl_multi_poll(net.multi, NULL, 0, (int)HF_MAX(next - now_ms(), (int64_t)0), NULL);
+		curl_multi_poll(net.multi, NULL, 0, (int)HF_MAX(next - now_ms(), (int64_t)0),
+				NULL);
 	}
 }
 
@@ -488,7 +493,8 @@ static int net_start(void)
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (err) {
 		net_free();
-		return log_fail(err, "cannot start the network's thread: %s", strerrordesc_np(-err));
+		return log_fail(err, "cannot start the network's thread: %s",
+				strerrordesc_np(-err));
 	}
 	pthread_setname_np(net.thread, "hf-net");
 	return 0;
@@ -618,8 +624,9 @@ int http_host_new(struct http_host **out, const struct http_host_opts *o)
 	*out = NULL;
 	if (!h)
 		return -ENOMEM;
-	int err = copy(&h->base, o->base) | copy(&h->ca, o->ca) | copy(&h->username, o->username) |
-		  copy(&h->password, o->password) | copy(&h->bearer, o->bearer);
+	int err = copy(&h->base, o->base) | copy(&h->ca, o->ca) |
+		  copy(&h->username, o->username) | copy(&h->password, o->password) |
+		  copy(&h->bearer, o->bearer);
 	if (!err)
 		err = net_get();
 	if (err) {
@@ -628,7 +635,7 @@ int http_host_new(struct http_host **out, const struct http_host_opts *o)
 	}
 	h->tls = o->tls;
 	h->trust_transport = o->trust_transport;
-	h->auth = o->bearer ? CURLAUTH_BEARER
+	h->auth = o->bearer	 ? CURLAUTH_BEARER
 		  : !o->username ? 0
 		  : o->plain_ok	 ? CURLAUTH_BASIC
 				 : CURLAUTH_DIGEST;

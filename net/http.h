@@ -25,11 +25,11 @@
 #include <curl/curl.h>
 #include "net/base.h"
 
-#define HTTP_WHY_CAP	   200
-#define HTTP_TEXT_CAP	   4096 /* what is kept of the body of an error */
-#define HTTP_SKIP_CAP	   (32u << 20) /* passed over where a server ignores ranges */
-#define HTTP_WINDOW_MAX	   64
-#define HTTP_WINDOW_START  8
+#define HTTP_WHY_CAP	  200
+#define HTTP_TEXT_CAP	  4096	      /* what is kept of the body of an error */
+#define HTTP_SKIP_CAP	  (32u << 20) /* passed over where a server ignores ranges */
+#define HTTP_WINDOW_MAX	  64
+#define HTTP_WINDOW_START 8
 
 struct http_host;
 
@@ -76,12 +76,12 @@ void http_run(struct http_host *h, struct http_task *t);
 struct http_head {
 	bool have_range, have_len, chunked;
 	uint64_t range_first, range_last, range_total; /* total UINT64_MAX: "*" */
-	bool range_unsatisfied; /* 416, and the length of it all */
+	bool range_unsatisfied;			       /* 416, and the length of it all */
 	uint64_t len;
-	int64_t date;	     /* seconds since 1970, or -1 */
-	int64_t retry_s;     /* -1: none */
-	char region[64];     /* x-amz-bucket-region */
-	char location[256];  /* without its query */
+	int64_t date;	    /* seconds since 1970, or -1 */
+	int64_t retry_s;    /* -1: none */
+	char region[64];    /* x-amz-bucket-region */
+	char location[256]; /* without its query */
 	size_t bytes;
 };
 
@@ -136,7 +136,7 @@ struct http_req {
 	uint64_t sent_at, skip, body_seen;
 	int64_t due_ms, moved_ms, begun_ms;
 	unsigned attempts;
-	int fault;	 /* what a callback noticed */
+	int fault; /* what a callback noticed */
 	enum { HTTP_NEW, HTTP_QUEUED, HTTP_WAITING, HTTP_RUNNING, HTTP_ENDED } where;
 	bool enough, fresh, paused_up, paused_down;
 };

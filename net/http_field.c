@@ -21,7 +21,8 @@ int http_parse_number(const char *v, size_t len, uint64_t *out)
 	return 0;
 }
 
-/* "bytes 0-499/1234", "bytes 0-499" with "/" and a star, "bytes" star "/1234" (RFC 9110, 14.4). */
+/* "bytes 0-499/1234", "bytes 0-499" with "/" and a star, "bytes" star "/1234" (RFC 9110, 14.4).
+ */
 int http_parse_range(const char *v, size_t len, struct http_head *h)
 {
 	uint64_t first, last, total = UINT64_MAX;

@@ -34,8 +34,8 @@ struct http_host {
 	struct http_list running;
 	unsigned running_writes;
 	double window, slow_start;
-	int64_t cut_ms;	 /* when the window was cut */
-	int64_t hold_ms; /* nothing is begun before */
+	int64_t cut_ms;			    /* when the window was cut */
+	int64_t hold_ms;		    /* nothing is begun before */
 	double base_first_ms, cur_first_ms; /* to the first byte of reads */
 	double retries_left;
 	struct bucket up, down;

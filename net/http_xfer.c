@@ -40,7 +40,8 @@ static bool field(const char *line, size_t len, const char *name, const char **v
 		return false;
 	for (n++; n < len && (line[n] == ' ' || line[n] == '\t'); n++)
 		;
-	while (len > n && (line[len - 1] == '\r' || line[len - 1] == '\n' || line[len - 1] == ' '))
+	while (len > n &&
+	       (line[len - 1] == '\r' || line[len - 1] == '\n' || line[len - 1] == ' '))
 		len--;
 	*v = line + n;
 	*v_len = len - n;
@@ -74,8 +75,8 @@ static bool done_too_early(const struct http_req *r)
 {
 	long status = status_of(r);
 
-	return !r->host->trust_transport && r->sent_at < r->body_len && status >= 200 && status < 300 &&
-	       (r->host->auth != CURLAUTH_DIGEST || r->host->auth_known);
+	return !r->host->trust_transport && r->sent_at < r->body_len && status >= 200 &&
+	       status < 300 && (r->host->auth != CURLAUTH_DIGEST || r->host->auth_known);
 }
 
 static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
@@ -89,8 +90,8 @@ static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 	h->bytes += len;
 	if (h->bytes > HEADERS_CAP) {
 		r->fault = -EIO;
-		snprintf(r->why, sizeof r->why, "the headers of its answer are longer than %u bytes",
-			 HEADERS_CAP);
+		snprintf(r->why, sizeof r->why,
+			 "the headers of its answer are longer than %u bytes", HEADERS_CAP);
 		return 0;
 	}
 	if (len > 5 && !strncmp(line, "HTTP/", 5)) {
@@ -119,7 +120,8 @@ static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 	} else if (field(line, len, "Location", &v, &v_len)) {
 		take_location(h, v, v_len);
 	} else if (field(line, len, "x-amz-bucket-region", &v, &v_len)) {
-		snprintf(h->region, sizeof h->region, "%.*s", (int)HF_MIN(v_len, (size_t)60), v);
+		snprintf(h->region, sizeof h->region, "%.*s", (int)HF_MIN(v_len, (size_t)60),
+			 v);
 		for (char *c = h->region; *c; c++)
 			if (*c <= 0x20 || *c >= 0x7f)
 				*c = '?';
@@ -137,13 +139,15 @@ static int range_begins(struct http_req *r, long status)
 	if (status == 206) {
 		if (!h->have_range || h->range_first != r->off ||
 		    h->range_last - h->range_first >= HF_MAX(r->len, (size_t)1)) {
-			snprintf(r->why, sizeof r->why, "it sent another range than was asked for");
+			snprintf(r->why, sizeof r->why,
+				 "it sent another range than was asked for");
 			return -EIO;
 		}
 		/* Shorter than asked for is right at the end alone. */
 		if (h->range_last - h->range_first + 1 < r->len &&
 		    h->range_total != h->range_last + 1) {
-			snprintf(r->why, sizeof r->why, "it sent less of a range than there is");
+			snprintf(r->why, sizeof r->why,
+				 "it sent less of a range than there is");
 			return -EIO;
 		}
 		r->skip = 0;
@@ -152,8 +156,10 @@ static int range_begins(struct http_req *r, long status)
 	if (r->off)
 		r->host->no_range = true;
 	if (r->off > HTTP_SKIP_CAP) {
-		snprintf(r->why, sizeof r->why, "it ignores Range and sends the whole: too far to "
-			 "read past %llu bytes", (unsigned long long)r->off);
+		snprintf(r->why, sizeof r->why,
+			 "it ignores Range and sends the whole: too far to "
+			 "read past %llu bytes",
+			 (unsigned long long)r->off);
 		return -EIO;
 	}
 	r->skip = r->off;
@@ -325,9 +331,9 @@ static int set_request(struct http_req *r)
 	curl_easy_setopt(e, CURLOPT_HTTP_VERSION,
 			 bulk || !h->tls ? (long)CURL_HTTP_VERSION_1_1
 					 : (long)CURL_HTTP_VERSION_2TLS);
-	curl_easy_setopt(e, CURLOPT_TIMEOUT_MS,
-			 (long)HF_MIN(HF_MAX(r->deadline_ms - now_ms(), (int64_t)1),
-				      (int64_t)86400000));
+	curl_easy_setopt(
+		e, CURLOPT_TIMEOUT_MS,
+		(long)HF_MIN(HF_MAX(r->deadline_ms - now_ms(), (int64_t)1), (int64_t)86400000));
 	if (h->auth) {
 		bool bearer = h->auth == CURLAUTH_BEARER;
 
@@ -408,16 +414,18 @@ static int transport(struct http_req *r, CURLcode code)
 	case CURLE_COULDNT_RESOLVE_HOST:
 		return failed(r, -ENODEV, "the name of its host cannot be resolved");
 	case CURLE_COULDNT_CONNECT:
-		return failed(r, -ENODEV, "no connection: nothing answers there, or the network is "
-					  "away");
+		return failed(r, -ENODEV,
+			      "no connection: nothing answers there, or the network is "
+			      "away");
 	case CURLE_OPERATION_TIMEDOUT:
 		return failed(r, -ETIMEDOUT, "no answer in time");
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_ISSUER_ERROR:
 	case CURLE_SSL_INVALIDCERTSTATUS:
-		return failed(r, -EACCES, "its certificate is not trusted: for another name, out of "
-					  "date, or of an unknown CA (ca=/file in the address names "
-					  "a private one)");
+		return failed(r, -EACCES,
+			      "its certificate is not trusted: for another name, out of "
+			      "date, or of an unknown CA (ca=/file in the address names "
+			      "a private one)");
 	case CURLE_SSL_CACERT_BADFILE:
 		return failed(r, -EACCES, "the CA file of its address cannot be read");
 	case CURLE_SSL_CONNECT_ERROR:
@@ -452,8 +460,9 @@ static int range_verdict(struct http_req *r)
 	if (r->status == 416) {
 		r->got = 0;
 		if (h->range_unsatisfied && h->range_total > r->off)
-			return failed(r, -EIO, "it says that a range is past the end, and that the "
-					       "end is later");
+			return failed(r, -EIO,
+				      "it says that a range is past the end, and that the "
+				      "end is later");
 		return 0;
 	}
 	if (r->status == 206) {
@@ -461,7 +470,8 @@ static int range_verdict(struct http_req *r)
 		if (!r->body_seen && range_begins(r, 206))
 			return -EIO;
 		if (r->body_seen != h->range_last - h->range_first + 1)
-			return failed(r, -EIO, "its answer was cut short or is longer than it says");
+			return failed(r, -EIO,
+				      "its answer was cut short or is longer than it says");
 		return 0;
 	}
 	if (r->status != 200) {
@@ -524,8 +534,10 @@ void xfer_end(struct http_req *r, CURLcode code)
 		curl_easy_getinfo(r->easy, CURLINFO_HTTPAUTH_AVAIL, &avail);
 		bool basic = (avail & (long)CURLAUTH_BASIC) != 0;
 		bool digest = (avail & (long)CURLAUTH_DIGEST) != 0;
-		unsigned long other = r->host->auth == CURLAUTH_BASIC ? CURLAUTH_DIGEST : CURLAUTH_BASIC;
-		if (basic != digest && r->host->auth != (basic ? CURLAUTH_BASIC : CURLAUTH_DIGEST)) {
+		unsigned long other =
+			r->host->auth == CURLAUTH_BASIC ? CURLAUTH_DIGEST : CURLAUTH_BASIC;
+		if (basic != digest &&
+		    r->host->auth != (basic ? CURLAUTH_BASIC : CURLAUTH_DIGEST)) {
 			r->host->auth = other;
 			r->host->auth_known = true;
 			r->fresh = true;
@@ -543,7 +555,8 @@ bool xfer_repeatable(struct http_req *r, int64_t *wait_ms)
 		r->fresh = false;
 		return true;
 	}
-	/* A server that answers wrongly will again; a connection that broke is another matter. */
+	/* A server that answers wrongly will again; a connection that broke is another matter.
+	 */
 	if (r->err == -EIO)
 		return r->attempts < (r->status >= 200 ? 2u : 4u);
 	if (r->err)
@@ -577,8 +590,10 @@ int http_status_err(struct http_req *r)
 	case 303:
 	case 307:
 	case 308:
-		snprintf(r->why, sizeof r->why, "it redirects, which is not followed, to %.120s: give "
-			 "the address where it is", r->head.location[0] ? r->head.location : "?");
+		snprintf(r->why, sizeof r->why,
+			 "it redirects, which is not followed, to %.120s: give "
+			 "the address where it is",
+			 r->head.location[0] ? r->head.location : "?");
 		return -EACCES;
 	case 401:
 		what = ": no credentials, or wrong ones";

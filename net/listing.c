@@ -269,8 +269,8 @@ static void XMLCALL on_close(void *arg, const char *name)
 	l->depth--;
 }
 
-static void XMLCALL on_doctype(void *arg, const char *name, const char *sysid, const char *pubid,
-			       int internal)
+static void XMLCALL on_doctype(void *arg, const char *name, const char *sysid,
+			       const char *pubid, int internal)
 {
 	(void)name;
 	(void)sysid;

@@ -23,7 +23,7 @@ struct listing_entry {
 	const char *name; /* Key, decoded; or href as it stands */
 	bool collection;
 	uint64_t size, quota_used, quota_available; /* UINT64_MAX: not said */
-	unsigned status; /* of the response, 0: not said */
+	unsigned status;			    /* of the response, 0: not said */
 };
 
 struct listing;
@@ -39,10 +39,10 @@ int listing_end(struct listing *l);
 const char *listing_why(const struct listing *l);
 
 /* After listing_end.  S3: "" where the document has none. */
-const char *listing_root(const struct listing *l);	  /* "ListBucketResult", "Error" ... */
+const char *listing_root(const struct listing *l); /* "ListBucketResult", "Error" ... */
 bool listing_truncated(const struct listing *l);
-const char *listing_token(const struct listing *l);	  /* NextContinuationToken */
-const char *listing_error_code(const struct listing *l);  /* of <Error> */
+const char *listing_token(const struct listing *l);	 /* NextContinuationToken */
+const char *listing_error_code(const struct listing *l); /* of <Error> */
 const char *listing_error_text(const struct listing *l);
 const char *listing_error_region(const struct listing *l);
 

@@ -13,18 +13,20 @@
 
 #include <stdlib.h>
 
-#define FAN	    "abcdefghijklmnopqrstuvwxyz234567"
-#define FAN_CNT	    32u
-#define LIST_WIDE   6u		 /* folders that are asked at a time */
-#define MAKE_FIRST  (64u << 10) /* a body that is not sent in vain */
-#define QUOTA_MS    60000
+#define FAN	   "abcdefghijklmnopqrstuvwxyz234567"
+#define FAN_CNT	   32u
+#define LIST_WIDE  6u	       /* folders that are asked at a time */
+#define MAKE_FIRST (64u << 10) /* a body that is not sent in vain */
+#define TOP_OF_FAN  ((uint64_t)1 << 58) /* of dav.there: the folder "s" itself */
+#define QUOTA_MS   60000
 
 static const char propfind_names[] =
 	"<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:propfind xmlns:D=\"DAV:\"><D:prop>"
 	"<D:resourcetype/></D:prop></D:propfind>";
 static const char propfind_quota[] =
 	"<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<D:propfind xmlns:D=\"DAV:\"><D:prop>"
-	"<D:resourcetype/><D:quota-available-bytes/><D:quota-used-bytes/></D:prop></D:propfind>";
+	"<D:resourcetype/><D:quota-available-bytes/><D:quota-used-bytes/></D:prop></"
+	"D:propfind>";
 
 /* On the network's thread. */
 struct dav {
@@ -54,10 +56,10 @@ static void folder(const char *name, char out[8])
 static uint64_t bit_of(const char *name)
 {
 	static const char abc[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-	bool fan = name[0] == 's' && name[1];
+	bool fan = name[0] == 's';
 	const char *at = strchr(abc, fan ? name[2] : name[0]);
 
-	/* Fan-out from bit 0, the few others from 40 on. */
+	/* Fan-out from bit 0, the few others from 40 on, TOP_OF_FAN in the place of their "s". */
 	return (uint64_t)1 << (fan ? (at - abc) % 40 : 40 + (at - abc) % 24);
 }
 
@@ -83,7 +85,8 @@ static int dav_prepare(struct http_req *h)
 
 		return err ? err : http_header(h, "Depth: %d", h->kind == HTTP_LIST);
 	}
-	return h->kind == HTTP_PUT ? http_header(h, "Content-Type: application/octet-stream") : 0;
+	return h->kind == HTTP_PUT ? http_header(h, "Content-Type: application/octet-stream")
+				   : 0;
 }
 
 /* What a status means; 401 says what is wrong with the credentials. */
@@ -95,11 +98,12 @@ static int dav_error(struct net_req *r)
 
 	int err = http_status_err(h);
 	if (h->status == 401)
-		snprintf(h->why, sizeof h->why, cred && (cred->username || cred->bearer)
-							? "HTTP 401: the credentials of profile "
-							  "\"%.49s\" are not accepted"
-							: "HTTP 401: it wants credentials, and profile "
-							  "\"%.49s\" has none for WebDAV",
+		snprintf(h->why, sizeof h->why,
+			 cred && (cred->username || cred->bearer)
+				 ? "HTTP 401: the credentials of profile "
+				   "\"%.49s\" are not accepted"
+				 : "HTTP 401: it wants credentials, and profile "
+				   "\"%.49s\" has none for WebDAV",
 			 n->url.profile ? n->url.profile : "default");
 	return err;
 }
@@ -139,7 +143,7 @@ static void make_done(struct net_req *r)
 		return;
 	}
 	if (c->step == 0 && c->io->name[0] == 's')
-		dav_of(c)->there |= bit_of("s");
+		dav_of(c)->there |= TOP_OF_FAN;
 	c->step++;
 	make(c);
 }
@@ -150,7 +154,7 @@ static void make(struct net_call *c)
 	const char *name = c->io->name;
 	char dir[8];
 
-	if (c->step == 0 && name[0] == 's' && (dav_of(c)->there & bit_of("s")))
+	if (c->step == 0 && name[0] == 's' && (dav_of(c)->there & TOP_OF_FAN))
 		c->step++;
 	if (c->step == 0 && name[0] == 's') {
 		strcpy(dir, "s/");
@@ -172,7 +176,7 @@ static void put_done(struct net_req *r)
 	int err = h->err;
 
 	if (!err && (h->status == 409 || h->status == 404) && !(c->flags & MADE)) {
-		dav_of(c)->there &= ~(bit_of(c->io->name) | bit_of("s"));
+		dav_of(c)->there &= ~(bit_of(c->io->name) | TOP_OF_FAN);
 		c->step = 0;
 		make(c);
 		return;
@@ -181,17 +185,20 @@ static void put_done(struct net_req *r)
 		err = dav_error(r);
 		if (h->status == 404 || h->status == 409) {
 			err = -ENODEV;
-			snprintf(h->why, sizeof h->why, "HTTP %ld: its folder is not there and cannot "
-				 "be made", h->status);
+			snprintf(h->why, sizeof h->why,
+				 "HTTP %ld: its folder is not there and cannot "
+				 "be made",
+				 h->status);
 		} else if (h->status == 500) {
 			/* nginx and lighttpd, when their disk is full. */
 			err = -ENOSPC;
-			snprintf(h->why, sizeof h->why, "HTTP 500 to a PUT, twice: its disk is full, "
+			snprintf(h->why, sizeof h->why,
+				 "HTTP 500 to a PUT, twice: its disk is full, "
 				 "or the server is broken (its log says which)");
 		} else if (h->status < 300) {
 			err = -EIO;
-			snprintf(h->why, sizeof h->why, "HTTP %ld to a PUT, which is no success",
-				 h->status);
+			snprintf(h->why, sizeof h->why,
+				 "HTTP %ld to a PUT, which is no success", h->status);
 		}
 	} else if (!err) {
 		dav_of(c)->there |= bit_of(c->io->name);
@@ -221,7 +228,8 @@ static void get_done(struct net_req *r)
 	if (!err && h->status >= 300 && h->status != 416)
 		err = dav_error(r);
 	else if (!err)
-		node_measure(r->call->nn->node, false, h->first_ms, h->got, h->took_ms - h->first_ms);
+		node_measure(r->call->nn->node, false, h->first_ms, h->got,
+			     h->took_ms - h->first_ms);
 	end(r, err);
 }
 
@@ -299,8 +307,10 @@ static void list_done(struct net_req *r)
 	} else if (!err && h->status != 207) {
 		err = dav_error(r);
 		if (h->status == 405 || h->status == 501 || h->status < 300)
-			snprintf(h->why, sizeof h->why, "HTTP %ld to PROPFIND: this server cannot list, "
-				 "so it cannot be a node", h->status);
+			snprintf(h->why, sizeof h->why,
+				 "HTTP %ld to PROPFIND: this server cannot list, "
+				 "so it cannot be a node",
+				 h->status);
 		err = h->status < 300 ? -EACCES : err;
 	} else if (!err && listing_end(r->listing)) {
 		err = -EIO;
@@ -334,7 +344,8 @@ static struct net_req *propfind(struct net_call *c, enum http_kind kind, char *p
 
 static struct net_req *list_folder(struct net_call *c, const char *dir, char top, char last)
 {
-	struct net_req *r = propfind(c, HTTP_LIST, path_of(c, dir, ""), propfind_names, list_done);
+	struct net_req *r =
+		propfind(c, HTTP_LIST, path_of(c, dir, ""), propfind_names, list_done);
 
 	if (!r)
 		return NULL;
@@ -405,7 +416,8 @@ static void quota_done(struct net_req *r)
 
 static void quota(struct net_call *c)
 {
-	struct net_req *r = propfind(c, HTTP_OTHER, path_of(c, "", ""), propfind_quota, quota_done);
+	struct net_req *r =
+		propfind(c, HTTP_OTHER, path_of(c, "", ""), propfind_quota, quota_done);
 
 	if (!r)
 		return;

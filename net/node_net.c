@@ -49,7 +49,8 @@ static void run_begin(struct http_task *t)
 
 static void run_abort(struct http_task *t)
 {
-	struct net_call *c = (struct net_call *)((char *)t - offsetof(struct net_call, abort_task));
+	struct net_call *c =
+		(struct net_call *)((char *)t - offsetof(struct net_call, abort_task));
 	struct net_node *nn = c->nn;
 
 	if (c->ended) {
@@ -267,7 +268,8 @@ int net_list_add(struct net_req *r, char dir, const char *leaf)
 
 /* --- life --- */
 
-int net_open(struct node *n, const struct net_ops *ops, const struct http_host_opts *h, void *kind)
+int net_open(struct node *n, const struct net_ops *ops, const struct http_host_opts *h,
+	     void *kind)
 {
 	struct net_node *nn = calloc(1, sizeof *nn);
 

@@ -15,11 +15,11 @@
 #define PAGE "1000"
 
 struct s3 {
-	char *host;   /* as the Host header has it */
-	char *base;   /* in front of each key: "/bucket/prefix/", encoded */
-	char *bucket; /* the path of the bucket itself */
-	char *prefix; /* "prefix/", not encoded */
-	const char *region; /* of the URL or the credentials, else us-east-1 */
+	char *host;		      /* as the Host header has it */
+	char *base;		      /* in front of each key: "/bucket/prefix/", encoded */
+	char *bucket;		      /* the path of the bucket itself */
+	char *prefix;		      /* "prefix/", not encoded */
+	const char *region;	      /* of the URL or the credentials, else us-east-1 */
 	const struct node_cred *cred; /* NULL: requests are not signed */
 };
 
@@ -145,8 +145,9 @@ static int s3_error(struct net_req *r)
 		{"InvalidToken", -EACCES, "the session token is not valid"},
 		{"AllAccessDisabled", -EACCES, NULL},
 		{"AccountProblem", -EACCES, NULL},
-		{"InvalidObjectState", -EACCES, "it is in an archive: its storage class cannot be "
-						"read at once"},
+		{"InvalidObjectState", -EACCES,
+		 "it is in an archive: its storage class cannot be "
+		 "read at once"},
 		{"QuotaExceeded", -ENOSPC, "the quota is used up"},
 		{"ServiceQuotaExceeded", -ENOSPC, "the quota is used up"},
 		{"InsufficientCapacity", -ENOSPC, "no space"},
@@ -175,19 +176,24 @@ static int s3_error(struct net_req *r)
 		region = h->head.region;
 	if (!strcmp(code, "NoSuchBucket")) {
 		err = -ENODEV;
-		snprintf(h->why, sizeof h->why, "there is no bucket %s; make it first", u->bucket);
+		snprintf(h->why, sizeof h->why, "there is no bucket %s; make it first",
+			 u->bucket);
 	} else if (!strcmp(code, "RequestTimeTooSkewed")) {
-		int64_t skew = h->head.date >= 0 ? realtime_ns() / 1000000000 - h->head.date : 0;
+		int64_t skew =
+			h->head.date >= 0 ? realtime_ns() / 1000000000 - h->head.date : 0;
 
 		err = -EACCES;
-		snprintf(h->why, sizeof h->why, "RequestTimeTooSkewed: this machine's clock is %lld s "
-			 "%s of the server's; set one of them right", (long long)llabs(skew),
-			 skew < 0 ? "behind" : "ahead");
+		snprintf(h->why, sizeof h->why,
+			 "RequestTimeTooSkewed: this machine's clock is %lld s "
+			 "%s of the server's; set one of them right",
+			 (long long)llabs(skew), skew < 0 ? "behind" : "ahead");
 	} else if (*region && strcmp(region, s->region) &&
 		   (h->status == 301 || h->status == 307 || h->status == 400)) {
 		err = -EACCES;
-		snprintf(h->why, sizeof h->why, "the bucket is in the region %s, not in %s: say "
-			 "region=%s in the address", region, s->region, region);
+		snprintf(h->why, sizeof h->why,
+			 "the bucket is in the region %s, not in %s: say "
+			 "region=%s in the address",
+			 region, s->region, region);
 	} else if (*code) {
 		const char *what = listing_error_text(x);
 
@@ -201,8 +207,10 @@ static int s3_error(struct net_req *r)
 			 *what ? ": " : "", what);
 	}
 	if (err == -EACCES && (!s->cred || !s->cred->access_key))
-		snprintf(h->why, sizeof h->why, "HTTP %ld, and there is no access key: the profile "
-			 "\"%.49s\" has none", h->status, u->profile ? u->profile : "default");
+		snprintf(h->why, sizeof h->why,
+			 "HTTP %ld, and there is no access key: the profile "
+			 "\"%.49s\" has none",
+			 h->status, u->profile ? u->profile : "default");
 	listing_free(x);
 	return err;
 }
@@ -222,7 +230,8 @@ static void get_done(struct net_req *r)
 	if (!err && h->status >= 300 && h->status != 416)
 		err = s3_error(r);
 	else if (!err)
-		node_measure(r->call->nn->node, false, h->first_ms, h->got, h->took_ms - h->first_ms);
+		node_measure(r->call->nn->node, false, h->first_ms, h->got,
+			     h->took_ms - h->first_ms);
 	end(r, err);
 }
 
@@ -418,7 +427,8 @@ static int s3_open(struct node *n)
 
 		if (asprintf(&s->host, "%s%s%s%s", v ? u->bucket : "", v ? "." : "", u->host,
 			     port) < 0 ||
-		    asprintf(&s->base, "%s%s/%s%s", v ? "" : "/", b, path, *path ? "/" : "") < 0 ||
+		    asprintf(&s->base, "%s%s/%s%s", v ? "" : "/", b, path, *path ? "/" : "") <
+			    0 ||
 		    asprintf(&s->bucket, "/%s", b) < 0 ||
 		    asprintf(&s->prefix, "%s%s", u->path, *path ? "/" : "") < 0 ||
 		    asprintf(&base, "%s://%s", u->tls ? "https" : "http", s->host) < 0)
@@ -428,7 +438,7 @@ static int s3_open(struct node *n)
 		s->cred = creds_find(n->creds, u->profile);
 		if (!u->region && !(s->cred && s->cred->region))
 			u->region = region_of_host(u->host);
-		s->region = u->region			? u->region
+		s->region = u->region			 ? u->region
 			    : s->cred && s->cred->region ? s->cred->region
 							 : "us-east-1";
 		struct http_host_opts o = {.base = base,

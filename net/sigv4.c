@@ -28,7 +28,8 @@ static void text(struct buf *out, const char *s)
 	buf_put(out, s, strlen(s));
 }
 
-static void hmac(const uint8_t *key, size_t key_len, const void *p, size_t len, uint8_t out[SHA])
+static void hmac(const uint8_t *key, size_t key_len, const void *p, size_t len,
+		 uint8_t out[SHA])
 {
 	crypto_auth_hmacsha256_state st;
 

@@ -95,7 +95,8 @@ static void put_rate(struct buf *out, const char *name, uint64_t v)
 
 	for (; u < 3 && v && v % 1024 == 0; u++)
 		v /= 1024;
-	snprintf(text, sizeof text, "%s%llu%.1s", name, (unsigned long long)v, u ? "KMG" + u - 1 : "");
+	snprintf(text, sizeof text, "%s%llu%.1s", name, (unsigned long long)v,
+		 u ? &"KMG"[u - 1] : "");
 	buf_put(out, text, strlen(text));
 }
 
@@ -105,7 +106,11 @@ static bool utf8(const char *s)
 	const uint8_t *c = (const uint8_t *)s;
 
 	while (*c) {
-		unsigned more = *c < 0x80 ? 0 : *c < 0xc2 ? 9 : *c < 0xe0 ? 1 : *c < 0xf0 ? 2 : 3;
+		unsigned more = *c < 0x80   ? 0
+				: *c < 0xc2 ? 9
+				: *c < 0xe0 ? 1
+				: *c < 0xf0 ? 2
+					    : 3;
 
 		if (more == 9 || *c > 0xf4 || (*c == 0xe0 && c[1] < 0xa0) ||
 		    (*c == 0xed && c[1] > 0x9f) || (*c == 0xf0 && c[1] < 0x90) ||
@@ -170,8 +175,10 @@ static int parse_dir(struct node_url *u, const char *url, struct buf *canon)
 	const char *q = path + len;
 
 	if (*path != '/')
-		return log_fail(-EINVAL, "node %s: the path must be absolute, as in "
-				"dir:/absolute/path", url);
+		return log_fail(-EINVAL,
+				"node %s: the path must be absolute, as in "
+				"dir:/absolute/path",
+				url);
 	if (*q && strncmp(q, option, strlen(option)) != 0)
 		return log_fail(-EINVAL, "node %s: after the path only ?domain=NAME may follow",
 				url);
@@ -182,8 +189,10 @@ static int parse_dir(struct node_url *u, const char *url, struct buf *canon)
 	if (put_parts(canon, path, len))
 		return log_fail(-EINVAL, "node %s: the path must not contain \"..\"", url);
 	if (canon->len == 4 && !canon->err)
-		return log_fail(-EINVAL, "node %s: the root directory cannot be a node; name a "
-				"directory below it", url);
+		return log_fail(-EINVAL,
+				"node %s: the root directory cannot be a node; name a "
+				"directory below it",
+				url);
 	if (!canon->err)
 		u->path = strndup((char *)canon->p + 4, canon->len - 4);
 	if (*q)
@@ -229,8 +238,10 @@ static int take_host(struct node_url *u, const struct net_text *t, const char *p
 			good++;
 		if (!host_len || good < host_len || host_len >= HOST_CAP || *p == '.' ||
 		    *p == '-')
-			return log_fail(-EINVAL, "node %s: the name of a host is letters, digits, "
-					"dots and dashes, as in %shost:port/", t->shown, t->scheme);
+			return log_fail(-EINVAL,
+					"node %s: the name of a host is letters, digits, "
+					"dots and dashes, as in %shost:port/",
+					t->shown, t->scheme);
 	}
 	if (colon) {
 		const char *c = colon + 1;
@@ -290,11 +301,13 @@ static int take_path(const struct net_text *t, const char *p, size_t len, struct
 				       t->shown);
 		dec[err ? 0 : dec_len] = 0;
 		if (!err && (!plain(dec) || strchr(dec, '/')))
-			err = log_fail(-EINVAL, "node %s: an escape stands for a slash, a control "
-				       "character or what is not UTF-8", t->shown);
+			err = log_fail(-EINVAL,
+				       "node %s: an escape stands for a slash, a control "
+				       "character or what is not UTF-8",
+				       t->shown);
 		if (!err && (!strcmp(dec, ".") || !strcmp(dec, "..")))
-			err = log_fail(-EINVAL, "node %s: the path must not contain \"%s\"", t->shown,
-				       dec);
+			err = log_fail(-EINVAL, "node %s: the path must not contain \"%s\"",
+				       t->shown, dec);
 		if (!err) {
 			buf_u8(out, '/');
 			buf_put(out, dec, dec_len);
@@ -362,18 +375,21 @@ static int take_option(struct node_url *u, const struct net_text *t, const char 
 				 "a storage class such as STANDARD_IA");
 	if (t->s3 && !strcmp(name, "style")) {
 		u->virtual_host = !strcmp(v, "virtual");
-		return u->virtual_host || !strcmp(v, "path") ? 0
-							     : bad_option(t, name, "path or virtual");
+		return u->virtual_host || !strcmp(v, "path")
+			       ? 0
+			       : bad_option(t, name, "path or virtual");
 	}
-	return log_fail(-EINVAL, "node %s: there is no option \"%s\"; there are profile, ca, "
-			"insecure, domain, upload_limit, download_limit%s", t->shown, name,
-			t->s3 ? ", region, style, class" : "");
+	return log_fail(-EINVAL,
+			"node %s: there is no option \"%s\"; there are profile, ca, "
+			"insecure, domain, upload_limit, download_limit%s",
+			t->shown, name, t->s3 ? ", region, style, class" : "");
 }
 
 static int take_options(struct node_url *u, const struct net_text *t, const char *q)
 {
-	static const char *const names[] = {"profile", "domain", "insecure", "ca", "upload_limit",
-					    "download_limit", "region", "class", "style"};
+	static const char *const names[] = {"profile", "domain",       "insecure",
+					    "ca",      "upload_limit", "download_limit",
+					    "region",  "class",	       "style"};
 	unsigned seen = 0;
 	int err = 0;
 
@@ -382,14 +398,16 @@ static int take_options(struct node_url *u, const struct net_text *t, const char
 		char name[24];
 
 		if (name_len >= sizeof name || name_len == len)
-			return log_fail(-EINVAL, "node %s: options are written ?name=value&name=value",
+			return log_fail(-EINVAL,
+					"node %s: options are written ?name=value&name=value",
 					t->shown);
 		snprintf(name, sizeof name, "%.*s", (int)name_len, q);
 		for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
 			if (strcmp(name, names[i]) != 0)
 				continue;
 			if (seen & 1u << i)
-				return log_fail(-EINVAL, "node %s: %s is given twice", t->shown, name);
+				return log_fail(-EINVAL, "node %s: %s is given twice", t->shown,
+						name);
 			seen |= 1u << i;
 		}
 		char *v = malloc(len - name_len);
@@ -398,7 +416,8 @@ static int take_options(struct node_url *u, const struct net_text *t, const char
 		err = url_decode(q + name_len + 1, len - name_len - 1, v, &val_len);
 		v[err ? 0 : val_len] = 0;
 		if (err || !plain(v))
-			err = log_fail(-EINVAL, "node %s: %s holds a bad escape", t->shown, name);
+			err = log_fail(-EINVAL, "node %s: %s holds a bad escape", t->shown,
+				       name);
 		else
 			err = take_option(u, t, name, v);
 		free(v);
@@ -421,7 +440,8 @@ static void put_options(const struct node_url *u, struct buf *out)
 	struct buf rate = {0};
 
 	put_option(out, "region=", u->region);
-	put_option(out, "profile=", u->profile && strcmp(u->profile, "default") ? u->profile : NULL);
+	put_option(out,
+		   "profile=", u->profile && strcmp(u->profile, "default") ? u->profile : NULL);
 	put_option(out, "style=", u->virtual_host ? "virtual" : NULL);
 	put_option(out, "class=", u->storage_class);
 	put_option(out, "ca=", u->ca);
@@ -436,7 +456,8 @@ static void put_options(const struct node_url *u, struct buf *out)
 		put_rate(&rate, "", v);
 		buf_u8(&rate, 0);
 		if (!rate.err)
-			put_option(out, i ? "download_limit=" : "upload_limit=", (char *)rate.p);
+			put_option(out,
+				   i ? "download_limit=" : "upload_limit=", (char *)rate.p);
 	}
 	if (rate.err)
 		out->err = rate.err;
@@ -456,8 +477,10 @@ static int take_place(struct node_url *u, const struct net_text *t, const struct
 		return u->path ? 0 : -ENOMEM;
 	}
 	if (!parts->len)
-		return log_fail(-EINVAL, "node %s: a bucket must follow the host, as in "
-				"%shost/bucket", t->shown, t->scheme);
+		return log_fail(-EINVAL,
+				"node %s: a bucket must follow the host, as in "
+				"%shost/bucket",
+				t->shown, t->scheme);
 	p++;
 	size_t left = parts->len - 1;
 	const char *slash = memchr(p, '/', left);
@@ -467,8 +490,10 @@ static int take_place(struct node_url *u, const struct net_text *t, const struct
 	if (!u->bucket || !u->path)
 		return -ENOMEM;
 	if (!word(u->bucket, WORDS, WORD_CAP))
-		return log_fail(-EINVAL, "node %s: the name of a bucket is letters, digits, dots, "
-				"dashes", t->shown);
+		return log_fail(-EINVAL,
+				"node %s: the name of a bucket is letters, digits, dots, "
+				"dashes",
+				t->shown);
 	return 0;
 }
 
@@ -507,7 +532,8 @@ static int parse_net(struct node_url *u, const char *url, const struct net_text 
 	struct buf parts = {0};
 
 	if (*q == '#' || strchr(q, '#'))
-		return log_fail(-EINVAL, "node %s: \"#\" has no meaning here; in a name it is %%23",
+		return log_fail(-EINVAL,
+				"node %s: \"#\" has no meaning here; in a name it is %%23",
 				t->shown);
 	int err = take_host(u, t, auth, auth_len);
 	if (!err)
@@ -520,9 +546,11 @@ static int parse_net(struct node_url *u, const char *url, const struct net_text 
 	if (err)
 		return err;
 	if (!u->tls && !u->insecure && !loopback(u->host))
-		return log_fail(-EINVAL, "node %s: over plain http anybody on the way reads the "
+		return log_fail(-EINVAL,
+				"node %s: over plain http anybody on the way reads the "
 				"credentials and can change answers: use %shttps://, or add "
-				"?insecure=1 if you mean it", t->shown, t->s3 ? "s3+" : "dav+");
+				"?insecure=1 if you mean it",
+				t->shown, t->s3 ? "s3+" : "dav+");
 	struct in_addr a4;
 	if (u->virtual_host && (*u->host == '[' || inet_pton(AF_INET, u->host, &a4) == 1))
 		return log_fail(-EINVAL, "node %s: style=virtual needs a host with a name",
@@ -553,9 +581,11 @@ int url_parse(struct node_url *out, const char *text)
 
 	*out = (struct node_url){0};
 	if (strncmp(text, "dir:", 4) && holds_secret(text))
-		return log_fail(-EINVAL, "a node's address must not hold a user or a password: it is "
-				"printed and stored; put them into a credentials file and name the "
-				"section with ?profile=NAME");
+		return log_fail(
+			-EINVAL,
+			"a node's address must not hold a user or a password: it is "
+			"printed and stored; put them into a credentials file and name the "
+			"section with ?profile=NAME");
 	if (len >= NODE_URL_CAP)
 		return log_fail(-EINVAL, "node address of %zu bytes: %d is the limit", len,
 				NODE_URL_CAP - 1);
@@ -584,12 +614,16 @@ int url_parse(struct node_url *out, const char *text)
 		err = parse_net(out, text, &t, &canon);
 	}
 	if (err == -EAGAIN)
-		err = log_fail(-EINVAL, "node %s: unknown kind of node; an address looks like "
+		err = log_fail(-EINVAL,
+			       "node %s: unknown kind of node; an address looks like "
 			       "dir:/absolute/path, s3+https://host/bucket or "
-			       "dav+https://host/path", shown);
+			       "dav+https://host/path",
+			       shown);
 	if (!err && canon.len >= NODE_URL_CAP)
-		err = log_fail(-EINVAL, "node address of %zu bytes with its escapes: %d is the "
-			       "limit", canon.len, NODE_URL_CAP - 1);
+		err = log_fail(-EINVAL,
+			       "node address of %zu bytes with its escapes: %d is the "
+			       "limit",
+			       canon.len, NODE_URL_CAP - 1);
 	if (!err) {
 		out->text = strndup((char *)canon.p, canon.len);
 		err = out->text ? 0 : -ENOMEM;

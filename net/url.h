@@ -41,7 +41,7 @@ struct node_url {
 	char *domain; /* NULL: none */
 	/* Of s3 and dav only, NULL or 0 where not given: */
 	bool tls, insecure, virtual_host;
-	char *host; /* lower case; an IPv6 address is in brackets */
+	char *host;    /* lower case; an IPv6 address is in brackets */
 	unsigned port; /* 0: the one of the scheme */
 	char *bucket, *region, *profile, *ca, *storage_class;
 	uint64_t up_limit, down_limit; /* bytes/s; 0: none */

@@ -116,8 +116,8 @@ static void many(enum node_op op, unsigned cnt, size_t max, int want)
 	}
 	node_wait_release(&w);
 	int64_t ms = HF_MAX(now_ms() - begin, (int64_t)1);
-	printf("%s of %u: %lld ms, %.1f MB/s\n", (const char *[]){"PUT", "GET", "DELETE"}[op], cnt,
-	       (long long)ms, (double)bytes / 1000 / (double)ms);
+	printf("%s of %u: %lld ms, %.1f MB/s\n", (const char *[]){"PUT", "GET", "DELETE"}[op],
+	       cnt, (long long)ms, (double)bytes / 1000 / (double)ms);
 }
 
 static void list(const char *prefix, unsigned cnt, bool there)
@@ -135,7 +135,8 @@ static void list(const char *prefix, unsigned cnt, bool there)
 		if (strncmp(name, prefix, strlen(prefix)) != 0)
 			continue;
 		want += there;
-		for (size_t at = 0; at < io->list.len; at += strlen((char *)io->list.p + at) + 1)
+		for (size_t at = 0; at < io->list.len;
+		     at += strlen((char *)io->list.p + at) + 1)
 			found += !strcmp((char *)io->list.p + at, name);
 	}
 	if (found != want)
@@ -171,8 +172,8 @@ int main(int argc, char **argv)
 		err = node_init(node, vol, now_ms() + 20000);
 	node_get_info(node, &info);
 	if (err) {
-		printf("FAIL init: %s (%s): %s\n", strerrordesc_np(-err), node_state_name(info.state),
-		       info.error);
+		printf("FAIL init: %s (%s): %s\n", strerrordesc_np(-err),
+		       node_state_name(info.state), info.error);
 		node_close(node);
 		return 1;
 	}
@@ -190,13 +191,14 @@ int main(int argc, char **argv)
 	node_get_info(node, &info);
 	printf("%s: %s, %u ms, p95 %u ms, expect(1M) %lld ms, up %llu/s, down %llu/s\n"
 	       "requests: put %llu get %llu delete %llu list %llu other %llu retry %llu, "
-	       "sent %llu, received %llu\n", info.url, node_state_name(info.state),
-	       info.latency_ms, info.latency_p95_ms, (long long)node_expect_ms(node, 1u << 20),
-	       (unsigned long long)info.up_bytes_s, (unsigned long long)info.down_bytes_s,
-	       (unsigned long long)info.put_cnt, (unsigned long long)info.get_cnt,
-	       (unsigned long long)info.delete_cnt, (unsigned long long)info.list_cnt,
-	       (unsigned long long)info.other_cnt, (unsigned long long)info.retry_cnt,
-	       (unsigned long long)info.up_bytes, (unsigned long long)info.down_bytes);
+	       "sent %llu, received %llu\n",
+	       info.url, node_state_name(info.state), info.latency_ms, info.latency_p95_ms,
+	       (long long)node_expect_ms(node, 1u << 20), (unsigned long long)info.up_bytes_s,
+	       (unsigned long long)info.down_bytes_s, (unsigned long long)info.put_cnt,
+	       (unsigned long long)info.get_cnt, (unsigned long long)info.delete_cnt,
+	       (unsigned long long)info.list_cnt, (unsigned long long)info.other_cnt,
+	       (unsigned long long)info.retry_cnt, (unsigned long long)info.up_bytes,
+	       (unsigned long long)info.down_bytes);
 	node_close(node);
 	printf("%u failures\n", failures);
 	return failures ? 1 : 0;

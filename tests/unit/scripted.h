@@ -173,7 +173,8 @@ static inline void *sc_accept(void *arg)
 
 static inline void sc_start(struct scripted *s, const struct act *act, unsigned cnt)
 {
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof a;
 
 	memset(s, 0, sizeof *s);

@@ -40,7 +40,8 @@ static void test_read(void **state)
 	assert_null(creds_find(NULL, "x"));
 	assert_int_equal(read_ini(c, "# said before any section\nbearer = tok\n\n[s3]\n"
 				     "access_key=AK:1\r\nsecret_key = a=b ;c #d\nregion=eu\n"
-				     "[friend one]\nusername = u\npassword = p w\n"), 0);
+				     "[friend one]\nusername = u\npassword = p w\n"),
+			 0);
 	assert_string_equal(creds_find(c, NULL)->bearer, "tok");
 	assert_string_equal(creds_find(c, "s3")->access_key, "AK:1");
 	assert_string_equal(creds_find(c, "s3")->secret_key, "a=b ;c #d");
@@ -166,11 +167,15 @@ static void test_aws(void **state)
 	struct creds *c;
 
 	(void)state;
-	write_at("credentials", "[default]\naws_access_key_id = D\naws_secret_access_key = DS\n"
-				"[work]\naws_access_key_id=W\naws_secret_access_key=WS\n"
-				"aws_session_token=WT\n[half]\naws_access_key_id=H\n", credentials);
-	write_at("config", "[default]\nregion = us-west-2\noutput = json\n[profile work]\n"
-			   "region=eu-west-1\ns3 =\n  max_concurrent_requests = 20\n", config);
+	write_at("credentials",
+		 "[default]\naws_access_key_id = D\naws_secret_access_key = DS\n"
+		 "[work]\naws_access_key_id=W\naws_secret_access_key=WS\n"
+		 "aws_session_token=WT\n[half]\naws_access_key_id=H\n",
+		 credentials);
+	write_at("config",
+		 "[default]\nregion = us-west-2\noutput = json\n[profile work]\n"
+		 "region=eu-west-1\ns3 =\n  max_concurrent_requests = 20\n",
+		 config);
 	setenv("AWS_SHARED_CREDENTIALS_FILE", credentials, 1);
 	setenv("AWS_CONFIG_FILE", config, 1);
 	assert_int_equal(creds_new(&c), 0);
@@ -212,16 +217,18 @@ static void test_aws(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_read),
-		cmocka_unit_test(test_long_values),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_text),
-		cmocka_unit_test(test_file),
-		cmocka_unit_test(test_aws),
+		cmocka_unit_test(test_read),	cmocka_unit_test(test_long_values),
+		cmocka_unit_test(test_refused), cmocka_unit_test(test_text),
+		cmocka_unit_test(test_file),	cmocka_unit_test(test_aws),
 	};
 	static const char *const names[] = {
-		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION",
-		"AWS_DEFAULT_REGION", "AWS_PROFILE", "HOME",
+		"AWS_ACCESS_KEY_ID",
+		"AWS_SECRET_ACCESS_KEY",
+		"AWS_SESSION_TOKEN",
+		"AWS_REGION",
+		"AWS_DEFAULT_REGION",
+		"AWS_PROFILE",
+		"HOME",
 	};
 
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)

@@ -75,7 +75,7 @@ static void job_init(struct job *j, enum http_kind kind, const char *method, int
 	j->r.host = host;
 	j->r.kind = kind;
 	j->r.method = method;
-	j->r.path = (char *)(uintptr_t)"/x";
+	j->r.path = (char *)(uintptr_t) "/x";
 	j->r.deadline_ms = now_ms() + ms;
 	j->r.done = job_done;
 	j->r.arg = j;
@@ -134,58 +134,186 @@ struct range_case {
 	const char *why; /* a word of it, or NULL */
 };
 
-#define OK206(range, n, body)                                                                 \
-	"HTTP/1.1 206 P\r\nContent-Range: bytes " range "\r\nContent-Length: " n "\r\n\r\n" body
+#define OK206(range, n, body)                                                                  \
+	"HTTP/1.1 206 P\r\nContent-Range: bytes " range "\r\nContent-Length: " n "\r\n\r"      \
+										 "\n" body
 
 static const struct range_case range_cases[] = {
 	{"right", {OK206("2-5/16", "4", "2345"), 0, 0, 0, 0}, 2, 4, 0, 4, NULL},
 	{"short at the end", {OK206("14-15/16", "2", "ef"), 0, 0, 0, 0}, 14, 9, 0, 2, NULL},
-	{"chunked", {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\nTransfer-Encoding: chunked"
-		     "\r\n\r\n2\r\n23\r\n2\r\n45\r\n0\r\n\r\n", 0, 0, 0, 0}, 2, 4, 0, 4, NULL},
-	{"unknown total, whole range", {OK206("2-5/*", "4", "2345"), 0, 0, 0, 0}, 2, 4, 0, 4, NULL},
-	{"unknown total, short", {OK206("2-3/*", "2", "23"), 0, 0, 0, 0}, 2, 4, -EIO, 0, "less"},
+	{"chunked",
+	 {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\nTransfer-Encoding: chunked"
+	  "\r\n\r\n2\r\n23\r\n2\r\n45\r\n0\r\n\r\n",
+	  0, 0, 0, 0},
+	 2,
+	 4,
+	 0,
+	 4,
+	 NULL},
+	{"unknown total, whole range",
+	 {OK206("2-5/*", "4", "2345"), 0, 0, 0, 0},
+	 2,
+	 4,
+	 0,
+	 4,
+	 NULL},
+	{"unknown total, short",
+	 {OK206("2-3/*", "2", "23"), 0, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "less"},
 	{"less than there is", {OK206("2-3/16", "2", "23"), 0, 0, 0, 0}, 2, 4, -EIO, 0, "less"},
 	{"another range", {OK206("3-6/16", "4", "3456"), 0, 0, 0, 0}, 2, 4, -EIO, 0, "another"},
-	{"more than asked", {OK206("2-9/16", "8", "23456789"), 0, 0, 0, 0}, 2, 4, -EIO, 0, "another"},
-	{"no Content-Range", {"HTTP/1.1 206 P\r\nContent-Length: 4\r\n\r\n2345", 0, 0, 0, 0}, 2, 4,
-	 -EIO, 0, "another"},
-	{"multipart", {"HTTP/1.1 206 P\r\nContent-Type: multipart/byteranges; boundary=x\r\n"
-		       "Content-Length: 6\r\n\r\n--x--\n", 0, 0, 0, 0}, 2, 4, -EIO, 0, "another"},
-	{"body shorter than its range", {OK206("2-5/16", "3", "234"), 0, 0, 0, 0}, 2, 4, -EIO, 0, "cut"},
+	{"more than asked",
+	 {OK206("2-9/16", "8", "23456789"), 0, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "another"},
+	{"no Content-Range",
+	 {"HTTP/1.1 206 P\r\nContent-Length: 4\r\n\r\n2345", 0, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "another"},
+	{"multipart",
+	 {"HTTP/1.1 206 P\r\nContent-Type: multipart/byteranges; boundary=x\r\n"
+	  "Content-Length: 6\r\n\r\n--x--\n",
+	  0, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "another"},
+	{"body shorter than its range",
+	 {OK206("2-5/16", "3", "234"), 0, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "cut"},
 	{"cut short", {OK206("2-5/16", "4", "23"), ACT_CLOSE, 0, 0, 0}, 2, 4, -EIO, 0, "cut"},
-	{"cut short without a length", {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\n"
-					"Connection: close\r\n\r\n23", ACT_CLOSE, 0, 0, 0}, 2, 4, -EIO,
-	 0, "cut"},
-	{"chunked, cut", {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\nTransfer-Encoding: "
-			  "chunked\r\n\r\n2\r\n23\r\n", ACT_CLOSE, 0, 0, 0}, 2, 4, -EIO, 0, NULL},
-	{"reset in the body", {OK206("2-5/16", "4", "23"), ACT_RESET, 0, 0, 0}, 2, 4, -EIO, 0, NULL},
-	{"200, from the start", {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0}, 0, 4,
-	 0, 4, NULL},
-	{"200, in the middle", {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0}, 5, 4, 0,
-	 4, NULL},
-	{"200, over the end", {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0}, 12, 9, 0,
-	 4, NULL},
-	{"200, past the end", {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0}, 20, 9, 0,
-	 0, NULL},
-	{"200, cut", {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n01234567", ACT_CLOSE, 0, 0, 0}, 5, 9,
-	 -EIO, 0, NULL},
-	{"200 without a length, cut", {"HTTP/1.1 200 O\r\n\r\n01234567", ACT_CLOSE, 0, 0, 0}, 5, 9, -EIO,
-	 0, "without a length"},
-	{"200, too far", {"HTTP/1.1 200 O\r\nContent-Length: 99999999\r\n\r\n", 0, 0, 0, 900}, 40u << 20, 4,
-	 -EIO, 0, "ignores Range"},
-	{"416", {"HTTP/1.1 416 R\r\nContent-Range: bytes */16\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0},
-	 16, 4, 0, 0, NULL},
-	{"416 without more", {"HTTP/1.1 416 R\r\nContent-Length: 3\r\n\r\nbad", 0, 0, 0, 0}, 16, 4, 0, 0,
+	{"cut short without a length",
+	 {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\n"
+	  "Connection: close\r\n\r\n23",
+	  ACT_CLOSE, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "cut"},
+	{"chunked, cut",
+	 {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\nTransfer-Encoding: "
+	  "chunked\r\n\r\n2\r\n23\r\n",
+	  ACT_CLOSE, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
 	 NULL},
-	{"416 of what is there", {"HTTP/1.1 416 R\r\nContent-Range: bytes */16\r\nContent-Length: 0\r\n"
-				  "\r\n", 0, 0, 0, 0}, 2, 4, -EIO, 0, "later"},
+	{"reset in the body",
+	 {OK206("2-5/16", "4", "23"), ACT_RESET, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 NULL},
+	{"200, from the start",
+	 {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0},
+	 0,
+	 4,
+	 0,
+	 4,
+	 NULL},
+	{"200, in the middle",
+	 {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0},
+	 5,
+	 4,
+	 0,
+	 4,
+	 NULL},
+	{"200, over the end",
+	 {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0},
+	 12,
+	 9,
+	 0,
+	 4,
+	 NULL},
+	{"200, past the end",
+	 {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0},
+	 20,
+	 9,
+	 0,
+	 0,
+	 NULL},
+	{"200, cut",
+	 {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n01234567", ACT_CLOSE, 0, 0, 0},
+	 5,
+	 9,
+	 -EIO,
+	 0,
+	 NULL},
+	{"200 without a length, cut",
+	 {"HTTP/1.1 200 O\r\n\r\n01234567", ACT_CLOSE, 0, 0, 0},
+	 5,
+	 9,
+	 -EIO,
+	 0,
+	 "without a length"},
+	{"200, too far",
+	 {"HTTP/1.1 200 O\r\nContent-Length: 99999999\r\n\r\n", 0, 0, 0, 900},
+	 40u << 20,
+	 4,
+	 -EIO,
+	 0,
+	 "ignores Range"},
+	{"416",
+	 {"HTTP/1.1 416 R\r\nContent-Range: bytes */16\r\nContent-Length: 0\r\n\r\n", 0, 0, 0,
+	  0},
+	 16,
+	 4,
+	 0,
+	 0,
+	 NULL},
+	{"416 without more",
+	 {"HTTP/1.1 416 R\r\nContent-Length: 3\r\n\r\nbad", 0, 0, 0, 0},
+	 16,
+	 4,
+	 0,
+	 0,
+	 NULL},
+	{"416 of what is there",
+	 {"HTTP/1.1 416 R\r\nContent-Range: bytes */16\r\nContent-Length: 0\r\n"
+	  "\r\n",
+	  0, 0, 0, 0},
+	 2,
+	 4,
+	 -EIO,
+	 0,
+	 "later"},
 	{"204", {"HTTP/1.1 204 N\r\n\r\n", 0, 0, 0, 0}, 2, 4, -EIO, 0, "204"},
-	{"gzip is not decoded", {"HTTP/1.1 206 P\r\nContent-Encoding: gzip\r\nContent-Range: bytes "
-				 "2-5/16\r\nContent-Length: 4\r\n\r\n2345", 0, 0, 0, 0}, 2, 4, 0, 4, NULL},
+	{"gzip is not decoded",
+	 {"HTTP/1.1 206 P\r\nContent-Encoding: gzip\r\nContent-Range: bytes "
+	  "2-5/16\r\nContent-Length: 4\r\n\r\n2345",
+	  0, 0, 0, 0},
+	 2,
+	 4,
+	 0,
+	 4,
+	 NULL},
 	{"nothing", {"", ACT_CLOSE, 0, 0, 0}, 2, 4, -EIO, 0, "without an answer"},
 	{"garbage", {"\x16\x03\x01 hello\r\n\r\n", ACT_CLOSE, 0, 0, 0}, 2, 4, -EIO, 0, NULL},
 	{"only 100", {"HTTP/1.1 100 C\r\n\r\n", ACT_CLOSE, 0, 0, 0}, 2, 4, -EIO, 0, NULL},
-	{"100, then right", {"HTTP/1.1 100 C\r\n\r\n" OK206("2-5/16", "4", "2345"), 0, 0, 0, 0}, 2, 4, 0, 4,
+	{"100, then right",
+	 {"HTTP/1.1 100 C\r\n\r\n" OK206("2-5/16", "4", "2345"), 0, 0, 0, 0},
+	 2,
+	 4,
+	 0,
+	 4,
 	 NULL},
 	{"drips", {OK206("2-5/16", "4", "2345"), 0, 0, 1, 0}, 2, 4, 0, 4, NULL},
 	{"nothing wanted", {OK206("2-2/16", "1", "2"), 0, 0, 0, 0}, 2, 0, 0, 0, NULL},
@@ -203,7 +331,7 @@ static void test_ranges(void **state)
 		if (j.r.err != c->err || (!c->err && j.r.got != c->got))
 			fail_msg("%s: %d, %zu bytes (%s)", c->what, j.r.err, j.r.got, j.r.why);
 		if (!c->err && c->got)
-			assert_memory_equal(j.into, BLOB + c->off, c->got);
+			assert_memory_equal(j.into, &BLOB[c->off], c->got);
 		if (c->why && !strstr(j.r.why, c->why))
 			fail_msg("%s: %s", c->what, j.r.why);
 		if (c->err && !j.r.why[0])
@@ -217,7 +345,8 @@ static void test_ranges(void **state)
 
 static void test_no_range_is_remembered(void **state)
 {
-	static const struct act act = {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0, 0, 0, 0};
+	static const struct act act = {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0,
+				       0, 0, 0};
 	struct http_stats st;
 	struct job j;
 
@@ -258,20 +387,38 @@ static void test_put(void **state)
 		int err;
 		long status;
 	} cases[] = {
-		{"right", {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0}, 300000, 0, 201},
+		{"right",
+		 {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0},
+		 300000,
+		 0,
+		 201},
 		{"204", {"HTTP/1.1 204 N\r\n\r\n", 0, 0, 0, 0}, 10, 0, 204},
-		{"early success", {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", ACT_HANG, true, 0, 0},
-		 30u << 20, -EIO, 201},
+		{"early success",
+		 {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", ACT_HANG, true, 0, 0},
+		 30u << 20,
+		 -EIO,
+		 201},
 		{"early success, closed",
-		 {"HTTP/1.1 201 C\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", ACT_CLOSE, true, 0, 0},
-		 30u << 20, -EIO, 0},
+		 {"HTTP/1.1 201 C\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", ACT_CLOSE,
+		  true, 0, 0},
+		 30u << 20,
+		 -EIO,
+		 0},
 		{"early refusal",
-		 {"HTTP/1.1 507 F\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", ACT_CLOSE, true, 0, 0},
-		 30u << 20, 0, 507},
+		 {"HTTP/1.1 507 F\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", ACT_CLOSE,
+		  true, 0, 0},
+		 30u << 20,
+		 0,
+		 507},
 		{"reset after the body", {"", ACT_RESET, 0, 0, 0}, 1000, -EIO, 0},
 		{"huge error", {"HTTP/1.1 403 F\r\n\r\n", ACT_CLOSE, 0, 0, 100}, 10, 0, 403},
-		{"100 and 200 and 201", {"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 0\r\n"
-					 "\r\n", 0, 0, 0, 0}, 10, 0, 201},
+		{"100 and 200 and 201",
+		 {"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 0\r\n"
+		  "\r\n",
+		  0, 0, 0, 0},
+		 10,
+		 0,
+		 201},
 		{"hangs", {"", ACT_HANG, 0, 0, 0}, 10, -ETIMEDOUT, 0},
 		{"hangs before the body", {"", ACT_HANG, true, 0, 0}, 10, -ETIMEDOUT, 0},
 	};
@@ -282,8 +429,10 @@ static void test_put(void **state)
 
 		open_host(&cases[i].act, 1, (struct http_host_opts){0});
 		put(&j, cases[i].len, cases[i].err == -ETIMEDOUT ? 500 : 20000);
-		if (j.r.err != cases[i].err || (cases[i].status && j.r.status != cases[i].status))
-			fail_msg("%s: %d, HTTP %ld (%s)", cases[i].what, j.r.err, j.r.status, j.r.why);
+		if (j.r.err != cases[i].err ||
+		    (cases[i].status && j.r.status != cases[i].status))
+			fail_msg("%s: %d, HTTP %ld (%s)", cases[i].what, j.r.err, j.r.status,
+				 j.r.why);
 		/* No round trip before a body. */
 		assert_null(strcasestr(sc_seen(sv, 0), "Expect"));
 		close_host();
@@ -295,12 +444,15 @@ static void test_put(void **state)
 /* Negative control: without the checks each of these is a success, as libcurl has it. */
 static void test_trust(void **state)
 {
-	static const struct act early = {"HTTP/1.1 201 C\r\nContent-Length: 0\r\nConnection: close\r\n"
-					 "\r\n", ACT_HANG, true, 0, 0};
+	static const struct act early = {
+		"HTTP/1.1 201 C\r\nContent-Length: 0\r\nConnection: close\r\n"
+		"\r\n",
+		ACT_HANG, true, 0, 0};
 	static const struct act cut = {"HTTP/1.1 206 P\r\nContent-Range: bytes 2-5/16\r\n"
-				       "Connection: close\r\n\r\n23", ACT_CLOSE, 0, 0, 0};
-	static const struct act whole = {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB,
-					 0, 0, 0, 0};
+				       "Connection: close\r\n\r\n23",
+				       ACT_CLOSE, 0, 0, 0};
+	static const struct act whole = {"HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n" BLOB, 0,
+					 0, 0, 0};
 	struct http_host_opts o = {.trust_transport = true};
 	struct job j;
 
@@ -330,9 +482,11 @@ static void test_statuses(void **state)
 		int err;
 		const char *why;
 	} cases[] = {
-		{"HTTP/1.1 301 M\r\nLocation: http://other/x?token=hunter2\r\nContent-Length: 0\r\n\r\n",
+		{"HTTP/1.1 301 M\r\nLocation: http://other/x?token=hunter2\r\nContent-Length: "
+		 "0\r\n\r\n",
 		 -EACCES, "http://other/x"},
-		{"HTTP/1.1 307 M\r\nLocation: http://u:hunter2@other/\r\nContent-Length: 0\r\n\r\n",
+		{"HTTP/1.1 307 M\r\nLocation: http://u:hunter2@other/\r\nContent-Length: "
+		 "0\r\n\r\n",
 		 -EACCES, "redirects"},
 		{"HTTP/1.1 401 U\r\nContent-Length: 0\r\n\r\n", -EACCES, "credentials"},
 		{"HTTP/1.1 403 F\r\nContent-Length: 0\r\n\r\n", -EACCES, "403"},
@@ -366,13 +520,14 @@ static void test_retries(void **state)
 		{"HTTP/1.1 429 B\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0},
 		{OK206("2-5/16", "4", "2345"), 0, 0, 0, 0},
 	};
-	static const struct act later = {"HTTP/1.1 503 B\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n",
-					 0, 0, 0, 0};
+	static const struct act later = {
+		"HTTP/1.1 503 B\r\nRetry-After: 100\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0};
 	static const struct act broken[] = {
 		{"", ACT_RESET, 0, 0, 0},
 		{OK206("2-5/16", "4", "2345"), 0, 0, 0, 0},
 	};
-	static const struct act ill = {"HTTP/1.1 500 I\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0};
+	static const struct act ill = {"HTTP/1.1 500 I\r\nContent-Length: 0\r\n\r\n", 0, 0, 0,
+				       0};
 	struct http_stats st;
 	struct job j;
 
@@ -479,7 +634,8 @@ static void test_abort(void **state)
 
 static void test_limits(void **state)
 {
-	static const struct act act = {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0};
+	static const struct act act = {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0,
+				       0};
 	struct job j;
 
 	(void)state;
@@ -506,7 +662,8 @@ static void test_limits(void **state)
 /* A listing of any length goes to the sink; of a body that nobody wants little is read. */
 static void test_sink(void **state)
 {
-	static const struct act act = {"HTTP/1.1 207 M\r\nContent-Length: 6553600\r\n\r\n", 0, 0, 0, 100};
+	static const struct act act = {"HTTP/1.1 207 M\r\nContent-Length: 6553600\r\n\r\n", 0,
+				       0, 0, 100};
 	struct job j;
 
 	(void)state;
@@ -527,10 +684,13 @@ static void test_sink(void **state)
 
 static void test_auth(void **state)
 {
-	static const struct act basic = {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0};
+	static const struct act basic = {"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0,
+					 0};
 	static const struct act digest[] = {
-		{"HTTP/1.1 401 U\r\nWWW-Authenticate: Digest realm=\"r\", nonce=\"n1\", qop=\"auth\", "
-		 "algorithm=MD5\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0},
+		{"HTTP/1.1 401 U\r\nWWW-Authenticate: Digest realm=\"r\", nonce=\"n1\", "
+		 "qop=\"auth\", "
+		 "algorithm=MD5\r\nContent-Length: 0\r\n\r\n",
+		 0, 0, 0, 0},
 		{"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0},
 	};
 	struct http_host_opts o = {.username = "u", .password = "hunter2", .plain_ok = true};
@@ -561,7 +721,8 @@ static void test_auth(void **state)
 
 	/* Where it knows Basic alone, that is what insecure=1 allows. */
 	static const struct act only_basic[] = {
-		{"HTTP/1.1 401 U\r\nWWW-Authenticate: Basic realm=\"r\"\r\nContent-Length: 0\r\n\r\n",
+		{"HTTP/1.1 401 U\r\nWWW-Authenticate: Basic realm=\"r\"\r\nContent-Length: "
+		 "0\r\n\r\n",
 		 0, 0, 0, 0},
 		{"HTTP/1.1 201 C\r\nContent-Length: 0\r\n\r\n", 0, 0, 0, 0},
 	};
@@ -601,25 +762,38 @@ static void test_fields(void **state)
 	assert_int_equal(http_parse_retry("-1", 2, 0), -EINVAL);
 	assert_int_equal(http_parse_retry("Sun, 06 Nov 1994 08:49:37 GMT", 29, 784111770), 7);
 	assert_int_equal(http_parse_retry("Sun, 06 Nov 1994 08:49:37 GMT", 29, 784111780), 0);
-	static const char *const bad[] = {"bytes 5-4/9", "bytes 5-9/9", "bytes 5-/9", "bytes -5/9",
-					  "bytes 1-2", "items 1-2/3", "bytes */*", "bytes 1-2/x",
-					  "bytes 99999999999999999999-1/2", ""};
+	static const char *const bad[] = {"bytes 5-4/9",
+					  "bytes 5-9/9",
+					  "bytes 5-/9",
+					  "bytes -5/9",
+					  "bytes 1-2",
+					  "items 1-2/3",
+					  "bytes */*",
+					  "bytes 1-2/x",
+					  "bytes 99999999999999999999-1/2",
+					  ""};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		assert_int_equal(http_parse_range(bad[i], strlen(bad[i]), &h), -EINVAL);
 	assert_int_equal(http_parse_range("Bytes 1-2/3", 11, &h), 0);
-	assert_true(h.have_range && h.range_first == 1 && h.range_last == 2 && h.range_total == 3);
+	assert_true(h.have_range && h.range_first == 1 && h.range_last == 2 &&
+		    h.range_total == 3);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fields),	cmocka_unit_test(test_ranges),
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_no_range_is_remembered),
-		cmocka_unit_test(test_put),	cmocka_unit_test(test_trust),
+		cmocka_unit_test(test_put),
+		cmocka_unit_test(test_trust),
 		cmocka_unit_test(test_statuses),
-		cmocka_unit_test(test_retries), cmocka_unit_test(test_nobody),
-		cmocka_unit_test(test_abort),	cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_sink),	cmocka_unit_test(test_auth),
+		cmocka_unit_test(test_retries),
+		cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_abort),
+		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_sink),
+		cmocka_unit_test(test_auth),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

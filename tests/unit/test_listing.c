@@ -16,8 +16,9 @@ static int note(void *arg, const struct listing_entry *e)
 	char line[300];
 
 	(void)arg;
-	int n = snprintf(line, sizeof line, "%s %c %lld %lld %u\n", e->name, e->collection ? 'd' : '-',
-			 (long long)e->size, (long long)e->quota_available, e->status);
+	int n = snprintf(line, sizeof line, "%s %c %lld %lld %u\n", e->name,
+			 e->collection ? 'd' : '-', (long long)e->size,
+			 (long long)e->quota_available, e->status);
 	buf_put(&got, line, (size_t)n);
 	return 0;
 }
@@ -58,12 +59,18 @@ static void test_s3(void **state)
 
 	(void)state;
 	assert_int_equal(read_all(LISTING_S3,
-		"<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/\">"
-		"<Name>b</Name><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
-		"<Contents><Key>p%20q/l/ab</Key><Size>12</Size><Owner><ID>Key</ID></Owner></Contents>"
-		"<Contents><Size>7</Size><Key>x&amp;y</Key></Contents>"
-		"<CommonPrefixes><Prefix>z/</Prefix></CommonPrefixes>"
-		"<NextContinuationToken>1/tok=</NextContinuationToken></ListBucketResult>", &l), 0);
+				  "<?xml version=\"1.0\"?><ListBucketResult "
+				  "xmlns=\"http://s3.amazonaws.com/doc/\">"
+				  "<Name>b</Name><EncodingType>url</"
+				  "EncodingType><IsTruncated>true</IsTruncated>"
+				  "<Contents><Key>p%20q/l/ab</Key><Size>12</"
+				  "Size><Owner><ID>Key</ID></Owner></Contents>"
+				  "<Contents><Size>7</Size><Key>x&amp;y</Key></Contents>"
+				  "<CommonPrefixes><Prefix>z/</Prefix></CommonPrefixes>"
+				  "<NextContinuationToken>1/tok=</NextContinuationToken></"
+				  "ListBucketResult>",
+				  &l),
+			 0);
 	assert_string_equal((char *)got.p, "p q/l/ab - 12 -1 0\nx&y - 7 -1 0\n");
 	assert_true(listing_truncated(l));
 	assert_string_equal(listing_token(l), "1/tok=");
@@ -71,14 +78,19 @@ static void test_s3(void **state)
 	listing_free(l);
 
 	/* Without a namespace, and empty. */
-	assert_int_equal(read_all(LISTING_S3, "<ListBucketResult><IsTruncated>false</IsTruncated>"
-					      "</ListBucketResult>", &l), 0);
+	assert_int_equal(read_all(LISTING_S3,
+				  "<ListBucketResult><IsTruncated>false</IsTruncated>"
+				  "</ListBucketResult>",
+				  &l),
+			 0);
 	assert_false(listing_truncated(l));
 	listing_free(l);
 
-	assert_int_equal(read_all(LISTING_S3, "<Error><Code>NoSuchKey</Code><Message>It is not."
-					      "</Message><Region>eu-1</Region><Key>a</Key></Error>",
-				  &l), 0);
+	assert_int_equal(read_all(LISTING_S3,
+				  "<Error><Code>NoSuchKey</Code><Message>It is not."
+				  "</Message><Region>eu-1</Region><Key>a</Key></Error>",
+				  &l),
+			 0);
 	assert_string_equal(listing_error_code(l), "NoSuchKey");
 	assert_string_equal(listing_error_text(l), "It is not.");
 	assert_string_equal(listing_error_region(l), "eu-1");
@@ -90,17 +102,27 @@ static void test_dav(void **state)
 	struct listing *l;
 
 	(void)state;
-	assert_int_equal(read_all(LISTING_DAV,
-		"<?xml version=\"1.0\"?><d:multistatus xmlns:d=\"DAV:\" xmlns:x=\"urn:x\">"
-		"<d:response><d:href>/a/</d:href><d:propstat><d:prop><d:resourcetype>"
-		"<d:collection/></d:resourcetype><d:quota-available-bytes>5</d:quota-available-bytes>"
-		"</d:prop><d:status>HTTP/1.1 200 OK</d:status></d:propstat></d:response>"
-		"<d:response><x:href>/no</x:href><d:href>/a/b%20c</d:href><d:propstat><d:prop>"
-		"<d:getcontentlength> 77 </d:getcontentlength><d:resourcetype/></d:prop></d:propstat>"
-		"</d:response>"
-		"<d:response><d:href>/a/q</d:href><d:status>HTTP/1.1 403 No</d:status></d:response>"
-		"</d:multistatus>", &l), 0);
-	assert_string_equal((char *)got.p, "/a/ d -1 5 0\n/a/b%20c - 77 -1 0\n/a/q - -1 -1 403\n");
+	assert_int_equal(
+		read_all(LISTING_DAV,
+			 "<?xml version=\"1.0\"?><d:multistatus xmlns:d=\"DAV:\" "
+			 "xmlns:x=\"urn:x\">"
+			 "<d:response><d:href>/a/</d:href><d:propstat><d:prop><d:resourcetype>"
+			 "<d:collection/></d:resourcetype><d:quota-available-bytes>5</"
+			 "d:quota-available-bytes>"
+			 "</d:prop><d:status>HTTP/1.1 200 "
+			 "OK</d:status></d:propstat></d:response>"
+			 "<d:response><x:href>/no</x:href><d:href>/a/b%20c</"
+			 "d:href><d:propstat><d:prop>"
+			 "<d:getcontentlength> 77 "
+			 "</d:getcontentlength><d:resourcetype/></d:prop></d:propstat>"
+			 "</d:response>"
+			 "<d:response><d:href>/a/q</d:href><d:status>HTTP/1.1 403 "
+			 "No</d:status></d:response>"
+			 "</d:multistatus>",
+			 &l),
+		0);
+	assert_string_equal((char *)got.p,
+			    "/a/ d -1 5 0\n/a/b%20c - 77 -1 0\n/a/q - -1 -1 403\n");
 	listing_free(l);
 }
 
@@ -111,15 +133,19 @@ static void test_refused(void **state)
 		const char *text, *why;
 	} bad[] = {
 		{LISTING_S3, "", "no element"},
-		{LISTING_S3, "<ListBucketResult><Contents><Key>a</Key></Contents>", "no element"},
+		{LISTING_S3, "<ListBucketResult><Contents><Key>a</Key></Contents>",
+		 "no element"},
 		{LISTING_S3, "<!DOCTYPE a [<!ENTITY x \"y\">]><ListBucketResult/>", "DOCTYPE"},
-		{LISTING_S3, "<ListBucketResult><Contents></Contents></ListBucketResult>", "name"},
-		{LISTING_S3, "<ListBucketResult><Contents><Key>%4</Key></Contents></ListBucketResult>",
+		{LISTING_S3, "<ListBucketResult><Contents></Contents></ListBucketResult>",
+		 "name"},
+		{LISTING_S3,
+		 "<ListBucketResult><Contents><Key>%4</Key></Contents></ListBucketResult>",
 		 "encoded"},
 		{LISTING_S3, "{\"json\": 1}", "well-formed"},
 		{LISTING_DAV, "<multistatus/>", "multistatus"},
 		{LISTING_DAV, "<html xmlns=\"DAV:\"/>", "multistatus"},
-		{LISTING_DAV, "<D:multistatus xmlns:D=\"DAV:\"><D:response/></D:multistatus>", "name"},
+		{LISTING_DAV, "<D:multistatus xmlns:D=\"DAV:\"><D:response/></D:multistatus>",
+		 "name"},
 	};
 	struct listing *l;
 
@@ -180,8 +206,8 @@ static void test_href(void **state)
 		{"/x//l//c?q=/r", "l", "c", false},
 		{"a%20b/c", "a b", "c", false},
 	};
-	static const char *const bad[] = {"", "/", "/a", "a", "http://h", "http://h/", "/a/%zz",
-					  "/a/%00"};
+	static const char *const bad[] = {"",	      "/",	   "/a",     "a",
+					  "http://h", "http://h/", "/a/%zz", "/a/%00"};
 	char dir[64], leaf[64];
 	bool slash;
 
@@ -200,7 +226,7 @@ static void test_href(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_s3),   cmocka_unit_test(test_dav),
+		cmocka_unit_test(test_s3),	cmocka_unit_test(test_dav),
 		cmocka_unit_test(test_refused), cmocka_unit_test(test_caps),
 		cmocka_unit_test(test_href),
 	};

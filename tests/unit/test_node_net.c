@@ -64,33 +64,35 @@ struct probe_case {
 };
 
 #define ERROR(status, code, more)                                                              \
-	"HTTP/1.1 " status "\r\nConnection: close\r\n" more "\r\n<Error><Code>" code             \
+	"HTTP/1.1 " status "\r\nConnection: close\r\n" more "\r\n<Error><Code>" code           \
 	"</Code><Message>the server's words</Message><Region>there</Region></Error>"
 
 static const struct probe_case probe_cases[] = {
 	{S3, ERROR("404 N", "NoSuchKey", ""), -ENOENT, NODE_WRONG, "no marker"},
-	{S3, ERROR("404 N", "NoSuchBucket", ""), -ENODEV, NODE_DOWN, "there is no bucket bucket"},
+	{S3, ERROR("404 N", "NoSuchBucket", ""), -ENODEV, NODE_DOWN,
+	 "there is no bucket bucket"},
 	{S3, ERROR("403 F", "AccessDenied", ""), -EACCES, NODE_REFUSING, "AccessDenied"},
-	{S3, ERROR("403 F", "InvalidAccessKeyId", ""), -EACCES, NODE_REFUSING, "access key is not known"},
+	{S3, ERROR("403 F", "InvalidAccessKeyId", ""), -EACCES, NODE_REFUSING,
+	 "access key is not known"},
 	{S3, ERROR("403 F", "SignatureDoesNotMatch", ""), -EACCES, NODE_REFUSING, "secret key"},
-	{S3, ERROR("403 F", "RequestTimeTooSkewed", "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), -EACCES,
-	 NODE_REFUSING, "ahead of the server's"},
+	{S3, ERROR("403 F", "RequestTimeTooSkewed", "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
+	 -EACCES, NODE_REFUSING, "ahead of the server's"},
 	{S3, ERROR("403 F", "SomethingNew", ""), -EACCES, NODE_REFUSING, "the server's words"},
 	{S3, ERROR("400 B", "AuthorizationHeaderMalformed", ""), -EACCES, NODE_REFUSING,
 	 "region there, not in here"},
 	{S3, ERROR("301 M", "PermanentRedirect", ""), -EACCES, NODE_REFUSING, "region=there"},
-	{S3, "HTTP/1.1 301 M\r\nLocation: http://else/where?x\r\n" EMPTY, -EACCES, NODE_REFUSING,
-	 "http://else/where"},
+	{S3, "HTTP/1.1 301 M\r\nLocation: http://else/where?x\r\n" EMPTY, -EACCES,
+	 NODE_REFUSING, "http://else/where"},
 	{S3, ERROR("501 N", "NotImplemented", ""), -EACCES, NODE_REFUSING, "cannot do this"},
 	{S3, "HTTP/1.1 403 F\r\n" EMPTY, -EACCES, NODE_REFUSING, "403"},
 	{S3, "HTTP/1.1 403 F\r\nContent-Length: 5\r\n\r\n<html", -EACCES, NODE_REFUSING, "403"},
 	{S3, "HTTP/1.1 503 S\r\nRetry-After: 99\r\n" EMPTY, -EAGAIN, NODE_DOWN, "again in"},
-	{DAV, "HTTP/1.1 401 U\r\nWWW-Authenticate: Basic realm=\"x\"\r\n" EMPTY, -EACCES, NODE_REFUSING,
-	 "not accepted"},
+	{DAV, "HTTP/1.1 401 U\r\nWWW-Authenticate: Basic realm=\"x\"\r\n" EMPTY, -EACCES,
+	 NODE_REFUSING, "not accepted"},
 	{DAV, "HTTP/1.1 403 F\r\n" EMPTY, -EACCES, NODE_REFUSING, "403"},
 	{DAV, "HTTP/1.1 302 F\r\nLocation: /login\r\n" EMPTY, -EACCES, NODE_REFUSING, "/login"},
-	{DAV, "HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n<html>Welcome!!\n", -EBADMSG, NODE_WRONG,
-	 "another volume"},
+	{DAV, "HTTP/1.1 200 O\r\nContent-Length: 16\r\n\r\n<html>Welcome!!\n", -EBADMSG,
+	 NODE_WRONG, "another volume"},
 	{DAV, "SSH-2.0-OpenSSH_9.2\r\n", -EIO, NODE_DOWN, NULL},
 };
 
@@ -109,8 +111,8 @@ static void test_probe(void **state)
 		node_get_info(node, &info);
 		if (err != c->err || info.state != c->state ||
 		    (c->why && !strstr(info.error, c->why)) || !info.error[0])
-			fail_msg("%.60s: %d, %s: %s", c->reply, err, node_state_name(info.state),
-				 info.error);
+			fail_msg("%.60s: %d, %s: %s", c->reply, err,
+				 node_state_name(info.state), info.error);
 		assert_null(strstr(info.error, "hunter2"));
 		assert_null(strstr(info.url, "hunter2"));
 		/* Requests that are not even sent change nothing of that. */
@@ -135,7 +137,9 @@ static void test_dav_place(void **state)
 	static const struct act empty[] = {
 		{"HTTP/1.1 404 N\r\n" EMPTY, 0, 0, 0, 0},
 		{"HTTP/1.1 207 M\r\nConnection: close\r\n\r\n<D:multistatus xmlns:D=\"DAV:\">"
-		 "<D:response><D:href>/base/</D:href><D:propstat/></D:response></D:multistatus>", ACT_CLOSE, 0, 0, 0},
+		 "<D:response><D:href>/base/</D:href><D:propstat/></D:response></"
+		 "D:multistatus>",
+		 ACT_CLOSE, 0, 0, 0},
 	};
 	static const struct act gone = {"HTTP/1.1 404 N\r\n" EMPTY, 0, 0, 0, 0};
 	static const struct act above[] = {{"HTTP/1.1 409 C\r\n" EMPTY, 0, 0, 0, 0}};
@@ -175,8 +179,8 @@ static void test_dav_parents(void **state)
 		{"HTTP/1.1 405 M\r\n" EMPTY, 0, 0, 0, 0},
 		{"HTTP/1.1 201 C\r\n" EMPTY, 0, 0, 0, 0},
 	};
-	static const char *const heads[] = {"PUT /base/s/a/abcd ", "MKCOL /base/s/ ", "MKCOL /base/s/a/ ",
-					    "PUT /base/s/a/abcd "};
+	static const char *const heads[] = {"PUT /base/s/a/abcd ", "MKCOL /base/s/ ",
+					    "MKCOL /base/s/a/ ", "PUT /base/s/a/abcd "};
 
 	(void)state;
 	open_node(act, 4, DAV);
@@ -227,7 +231,8 @@ static void test_put_errors(void **state)
 	(void)state;
 	for (size_t i = 0; i < CNT(cases); i++) {
 		struct act act = {cases[i].reply,
-				  strstr(cases[i].reply, "close") ? ACT_CLOSE : ACT_KEEP, 0, 0, 0};
+				  strstr(cases[i].reply, "close") ? ACT_CLOSE : ACT_KEEP, 0, 0,
+				  0};
 
 		open_node(&act, 1, cases[i].url);
 		struct node_io *io = run(put_io("l/abcd", 100), 20000);
@@ -249,7 +254,8 @@ static void on_release(struct node_io *io)
 
 static void test_hang(void **state)
 {
-	static const struct act reads = {"", ACT_HANG, 0, 0, 0}, deaf = {"", ACT_HANG, true, 0, 0};
+	static const struct act reads = {"", ACT_HANG, 0, 0, 0},
+				deaf = {"", ACT_HANG, true, 0, 0};
 	struct node_io *io[20];
 	struct node_wait w;
 
@@ -288,17 +294,21 @@ static void test_hang(void **state)
 static void test_s3_pages(void **state)
 {
 #define PAGE(more, token, key)                                                                 \
-	"HTTP/1.1 200 O\r\nConnection: close\r\n\r\n<ListBucketResult><IsTruncated>" more          \
-	"</IsTruncated>" token "<Contents><Key>pre%2Fl%2F" key                                    \
-	"</Key></Contents><Contents><Key>pre/l/UPPER</Key></Contents><Contents><Key>other/l/x</Key>"  \
+	"HTTP/1.1 200 O\r\nConnection: close\r\n\r\n<ListBucketResult><IsTruncated>" more      \
+	"</IsTruncated>" token "<Contents><Key>pre%2Fl%2F" key                                 \
+	"</Key></Contents><Contents><Key>pre/l/UPPER</Key></Contents><Contents><Key>other/l/"  \
+	"x</Key>"                                                                              \
 	"</Contents></ListBucketResult>"
 	static const struct act act[] = {
-		{PAGE("true", "<NextContinuationToken>a/b=</NextContinuationToken>", "one"), ACT_CLOSE, 0, 0, 0},
+		{PAGE("true", "<NextContinuationToken>a/b=</NextContinuationToken>", "one"),
+		 ACT_CLOSE, 0, 0, 0},
 		{PAGE("false", "", "two"), ACT_CLOSE, 0, 0, 0},
 	};
 	static const struct act lost = {PAGE("true", "", "one"), ACT_CLOSE, 0, 0, 0};
-	static const struct act cut = {"HTTP/1.1 200 O\r\nConnection: close\r\n\r\n<ListBucketResult>"
-				       "<Contents><Key>pre/l/one</Key></Contents>", ACT_CLOSE, 0, 0, 0};
+	static const struct act cut = {
+		"HTTP/1.1 200 O\r\nConnection: close\r\n\r\n<ListBucketResult>"
+		"<Contents><Key>pre/l/one</Key></Contents>",
+		ACT_CLOSE, 0, 0, 0};
 
 	(void)state;
 	open_node(act, 2, S3);
@@ -307,10 +317,12 @@ static void test_s3_pages(void **state)
 	assert_int_equal(io->list.len, 12);
 	assert_memory_equal(io->list.p, "l/one\0l/two\0", 12);
 	node_io_unref(io);
-	assert_non_null(strstr(sc_seen(sv, 0), "GET /bucket?encoding-type=url&list-type=2&max-keys=1000&"
-					    "prefix=pre%2Fl%2F HTTP/1.1"));
+	assert_non_null(strstr(sc_seen(sv, 0),
+			       "GET /bucket?encoding-type=url&list-type=2&max-keys=1000&"
+			       "prefix=pre%2Fl%2F HTTP/1.1"));
 	assert_non_null(strstr(sc_seen(sv, 1), "?continuation-token=a%2Fb%3D&encoding-type"));
-	assert_non_null(strstr(sc_seen(sv, 0), "Authorization: AWS4-HMAC-SHA256 Credential=AK/"));
+	assert_non_null(
+		strstr(sc_seen(sv, 0), "Authorization: AWS4-HMAC-SHA256 Credential=AK/"));
 	assert_null(strstr(sc_seen(sv, 0), "hunter2"));
 	close_node();
 
@@ -330,15 +342,19 @@ static void test_s3_pages(void **state)
 
 static void test_dav_list(void **state)
 {
-#define RESP(href, type) "<D:response><D:href>" href "</D:href><D:propstat><D:prop><D:resourcetype>" type \
-			 "</D:resourcetype></D:prop></D:propstat></D:response>"
+#define RESP(href, type)                                                                       \
+	"<D:response><D:href>" href "</D:href><D:propstat><D:prop><D:resourcetype>" type       \
+	"</D:resourcetype></D:prop></D:propstat></D:response>"
 	static const struct act act = {
-		"HTTP/1.1 207 M\r\nConnection: close\r\n\r\n<D:multistatus xmlns:D=\"DAV:\">"
-		RESP("/base/l/", "<D:collection/>") RESP("/base/l/one", "") RESP("http://h/base/l/two", "")
-		RESP("/base/l/dir", "<D:collection/>") RESP("/base/l/.davfs.tmp1", "")
-		RESP("/base/l/dir2/", "") RESP("/base/other/three", "") "</D:multistatus>", ACT_CLOSE, 0, 0, 0};
+		"HTTP/1.1 207 M\r\nConnection: close\r\n\r\n<D:multistatus "
+		"xmlns:D=\"DAV:\">" RESP("/base/l/", "<D:collection/>") RESP("/base/l/one", "")
+			RESP("http://h/base/l/two", "") RESP("/base/l/dir", "<D:collection/>")
+				RESP("/base/l/.davfs.tmp1", "") RESP("/base/l/dir2/", "")
+					RESP("/base/other/three", "") "</D:multistatus>",
+		ACT_CLOSE, 0, 0, 0};
 	static const struct act none = {"HTTP/1.1 405 N\r\n" EMPTY, 0, 0, 0, 0};
-	static const struct act html = {"HTTP/1.1 200 O\r\nContent-Length: 6\r\n\r\n<html>", 0, 0, 0, 0};
+	static const struct act html = {"HTTP/1.1 200 O\r\nContent-Length: 6\r\n\r\n<html>", 0,
+					0, 0, 0};
 
 	(void)state;
 	open_node(&act, 1, DAV);
@@ -366,9 +382,9 @@ static void test_dav_list(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_probe),	   cmocka_unit_test(test_dav_place),
+		cmocka_unit_test(test_probe),	    cmocka_unit_test(test_dav_place),
 		cmocka_unit_test(test_dav_parents), cmocka_unit_test(test_put_errors),
-		cmocka_unit_test(test_s3_pages),   cmocka_unit_test(test_dav_list),
+		cmocka_unit_test(test_s3_pages),    cmocka_unit_test(test_dav_list),
 		cmocka_unit_test(test_hang),
 	};
 

@@ -44,7 +44,8 @@ static void expect(const struct sigv4 *s, const char *right)
 	buf_release(&out);
 }
 
-#define S3_AUTH "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
+#define S3_AUTH                                                                                \
+	"AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"
 #define PLAIN_HEADS "SignedHeaders=host;x-amz-content-sha256;x-amz-date,"
 
 static void test_s3(void **state)
@@ -97,7 +98,7 @@ static void test_s3(void **state)
 	       "Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
 }
 
-#define SUITE_AUTH                                                                            \
+#define SUITE_AUTH                                                                             \
 	"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request,"     \
 	"SignedHeaders=host;x-amz-date,Signature="
 
@@ -124,12 +125,15 @@ static void test_suite(void **state)
 
 	(void)state;
 	/* get-vanilla, get-vanilla-query-order-key-case, post-vanilla */
-	expect(&s, SUITE_AUTH "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31");
+	expect(&s,
+	       SUITE_AUTH "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31");
 	s.query = "Param1=value1&Param2=value2";
-	expect(&s, SUITE_AUTH "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500");
+	expect(&s,
+	       SUITE_AUTH "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500");
 	s.query = "";
 	s.method = "POST";
-	expect(&s, SUITE_AUTH "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b");
+	expect(&s,
+	       SUITE_AUTH "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b");
 }
 
 static void test_date(void **state)

@@ -19,8 +19,10 @@ static void test_canonical(void **state)
 		{"s3+http://127.0.0.1:80/b", "s3+http://127.0.0.1/b"},
 		{"s3+http://127.9.9.9:9000/b/p//q/", "s3+http://127.9.9.9:9000/b/p/q"},
 		{"s3+http://[::1]:9000/b", NULL},
-		{"s3+https://h/b/a b?region=eu&profile=default", "s3+https://h/b/a%20b?region=eu"},
-		{"s3+https://h/b?profile=p&region=eu-1", "s3+https://h/b?region=eu-1&profile=p"},
+		{"s3+https://h/b/a b?region=eu&profile=default",
+		 "s3+https://h/b/a%20b?region=eu"},
+		{"s3+https://h/b?profile=p&region=eu-1",
+		 "s3+https://h/b?region=eu-1&profile=p"},
 		{"s3+https://h/b?style=virtual&class=GLACIER_IR", NULL},
 		{"s3+https://h/b?style=path", "s3+https://h/b"},
 		{"s3+http://h/b?insecure=1", NULL},
@@ -112,7 +114,8 @@ static void test_fields(void **state)
 
 	(void)state;
 	assert_int_equal(url_parse(&u, "s3+https://h:9/b/x%20y/z?region=r&profile=p&ca=/c&"
-				       "class=IA&upload_limit=1K&domain=d&style=virtual"), 0);
+				       "class=IA&upload_limit=1K&domain=d&style=virtual"),
+			 0);
 	assert_int_equal(u.kind, URL_S3);
 	assert_true(u.tls && u.virtual_host && !u.insecure);
 	assert_string_equal(u.host, "h");
