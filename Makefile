@@ -12,7 +12,7 @@ endif
 PREFIX   ?= /usr/local
 Q        := $(if $(V),,@)
 
-PKGS     := fuse3 libsodium libisal sqlite3 libzstd jansson libqrencode libcurl expat inih
+PKGS     := fuse3 libsodium libisal sqlite3 libzstd jansson libqrencode libcurl libcrypto expat inih
 PKG_C    := $(shell pkg-config --cflags $(PKGS))
 PKG_L    := $(shell pkg-config --libs $(PKGS)) -lpthread -lm
 WARN     := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes \

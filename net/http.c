@@ -227,13 +227,15 @@ static bool again(struct http_req *r, int64_t now)
 {
 	struct http_host *h = r->host;
 	int64_t wait, least;
+	bool answer = r->fresh; /* to a question for a password: nothing failed */
 
-	if (!xfer_repeatable(r, &least) || r->attempts >= ATTEMPTS_MAX || h->retries_left < 1)
+	if (!xfer_repeatable(r, &least) || r->attempts >= ATTEMPTS_MAX ||
+	    (!answer && h->retries_left < 1))
 		return false;
 	wait = HF_MIN((int64_t)BACKOFF_MS << HF_MIN(r->attempts - 1, 10u),
 		      (int64_t)BACKOFF_CAP_MS);
 	/* A connection that was dead already costs no patience; else half to all of it. */
-	if (r->err == -EIO && r->attempts == 1)
+	if (answer || (r->err == -EIO && r->attempts == 1))
 		wait = 0;
 	else
 		wait = wait / 2 + randombytes_uniform((uint32_t)wait / 2 + 1);
@@ -248,9 +250,9 @@ static bool again(struct http_req *r, int64_t now)
 		}
 		return false;
 	}
-	h->retries_left--;
+	h->retries_left -= !answer;
 	pthread_mutex_lock(&net.lock);
-	h->stats.retries++;
+	h->stats.retries += !answer;
 	pthread_mutex_unlock(&net.lock);
 	r->due_ms = now + wait;
 	r->where = HTTP_WAITING;

@@ -23,7 +23,7 @@
 #define HOLDFAST_NET_HTTP_H
 
 #include <curl/curl.h>
-#include "net/base.h"
+#include "net/digest.h"
 
 #define HTTP_WHY_CAP	  200
 #define HTTP_TEXT_CAP	  4096	      /* what is kept of the body of an error */
@@ -136,6 +136,10 @@ struct http_req {
 	uint64_t sent_at, skip, body_seen;
 	int64_t due_ms, moved_ms, begun_ms;
 	unsigned attempts;
+	unsigned proofs; /* attempts that a question for a password led to */
+	unsigned proved; /* the host's challenge that this attempt answers, 0 none */
+	struct digest ask; /* what a 401 asks for */
+	bool asked;
 	int fault; /* what a callback noticed */
 	enum { HTTP_NEW, HTTP_QUEUED, HTTP_WAITING, HTTP_RUNNING, HTTP_ENDED } where;
 	bool enough, fresh, paused_up, paused_down;

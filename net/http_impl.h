@@ -29,6 +29,8 @@ struct http_host {
 	bool tls, trust_transport;
 	unsigned long auth; /* CURLAUTH_*, 0: none */
 	bool auth_known;
+	struct digest digest; /* what is answered, when challenge is not 0 */
+	unsigned challenge;   /* counts the challenges taken */
 	struct http_list reads, writes; /* in line */
 	struct http_list later;		/* to be repeated at due_ms */
 	struct http_list running;

@@ -3,12 +3,14 @@
 #include "net/http_impl.h"
 
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdlib.h>
 
 #define HEADERS_CAP   (64u << 10)
 #define TEXT_READ_CAP (64u << 10) /* of an answer that is not 2xx; then the rest is left */
 #define CONNECT_MS    10000
 #define BUFFER_LEN    (128l << 10)
+#define PROOFS_MAX    3
 #define USER_AGENT    "holdfast"
 #define EARLY	      "it said that it was done before it had every byte"
 
@@ -70,13 +72,13 @@ static long status_of(const struct http_req *r)
 	return status;
 }
 
-/* It says that it has everything, and that is not so; Digest begins with no body at all. */
+/* It says that it has everything, and that is not so. */
 static bool done_too_early(const struct http_req *r)
 {
 	long status = status_of(r);
 
 	return !r->host->trust_transport && r->sent_at < r->body_len && status >= 200 &&
-	       status < 300 && (r->host->auth != CURLAUTH_DIGEST || r->host->auth_known);
+	       status < 300;
 }
 
 static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
@@ -102,6 +104,7 @@ static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 		r->text_len = 0;
 		r->text[0] = 0;
 		r->body_seen = 0;
+		r->asked = false;
 	} else if ((len == 2 || len == 1) && done_too_early(r)) {
 		r->fault = -EIO;
 		snprintf(r->why, sizeof r->why, "%s", EARLY);
@@ -113,6 +116,9 @@ static size_t on_header(char *line, size_t size, size_t cnt, void *arg)
 		h->have_len = http_parse_number(v, v_len, &h->len) == 0;
 	} else if (field(line, len, "Transfer-Encoding", &v, &v_len)) {
 		h->chunked = true;
+	} else if (field(line, len, "WWW-Authenticate", &v, &v_len)) {
+		/* The first that can be answered: servers name the best first. */
+		r->asked = r->asked || digest_challenge(&r->ask, v, v_len) == 0;
 	} else if (field(line, len, "Date", &v, &v_len)) {
 		h->date = http_parse_date(v, v_len);
 	} else if (field(line, len, "Retry-After", &v, &v_len)) {
@@ -307,6 +313,41 @@ static CURL *handle_new(const struct http_host *h, CURLSH *share)
 	return e;
 }
 
+/* The answer to the host's challenge, if it has made one yet. */
+static int set_digest(struct http_req *r)
+{
+	struct http_host *h = r->host;
+	char answer[DIGEST_CAP], cnonce[33];
+	uint8_t random[16];
+
+	r->proved = h->challenge;
+	if (!h->challenge)
+		return 0;
+	randombytes_buf(random, sizeof random);
+	sodium_bin2hex(cnonce, sizeof cnonce, random, sizeof random);
+	int err = digest_answer(&h->digest, h->username, h->password, r->method, r->path, cnonce,
+				answer);
+	return err ? err : http_header(r, "Authorization: %s", answer);
+}
+
+static int set_proof(struct http_req *r)
+{
+	const struct http_host *h = r->host;
+	bool basic = h->auth == CURLAUTH_BASIC;
+
+	r->proved = 0;
+	r->asked = false;
+	if (!h->auth)
+		return 0;
+	/* The handle may be of a time when another proof was given. */
+	if (curl_easy_setopt(r->easy, CURLOPT_HTTPAUTH, basic ? CURLAUTH_BASIC : CURLAUTH_BEARER) ||
+	    curl_easy_setopt(r->easy, CURLOPT_XOAUTH2_BEARER, h->bearer) ||
+	    curl_easy_setopt(r->easy, CURLOPT_USERNAME, basic ? h->username : NULL) ||
+	    curl_easy_setopt(r->easy, CURLOPT_PASSWORD, basic ? h->password : NULL))
+		return -ENOMEM;
+	return h->auth == CURLAUTH_DIGEST ? set_digest(r) : 0;
+}
+
 static int set_request(struct http_req *r)
 {
 	const struct http_host *h = r->host;
@@ -334,15 +375,9 @@ static int set_request(struct http_req *r)
 	curl_easy_setopt(
 		e, CURLOPT_TIMEOUT_MS,
 		(long)HF_MIN(HF_MAX(r->deadline_ms - now_ms(), (int64_t)1), (int64_t)86400000));
-	if (h->auth) {
-		bool bearer = h->auth == CURLAUTH_BEARER;
-
-		if (curl_easy_setopt(e, CURLOPT_HTTPAUTH, h->auth) ||
-		    (bearer && curl_easy_setopt(e, CURLOPT_XOAUTH2_BEARER, h->bearer)) ||
-		    (!bearer && (curl_easy_setopt(e, CURLOPT_USERNAME, h->username) ||
-				 curl_easy_setopt(e, CURLOPT_PASSWORD, h->password))))
-			return -ENOMEM;
-	}
+	int err = set_proof(r);
+	if (err)
+		return err;
 	curl_easy_setopt(e, CURLOPT_HTTPHEADER, r->headers);
 	curl_easy_setopt(e, CURLOPT_HEADERDATA, r);
 	curl_easy_setopt(e, CURLOPT_WRITEDATA, r);
@@ -520,31 +555,48 @@ static int verdict(struct http_req *r, CURLcode code)
 	return r->ranged ? range_verdict(r) : 0;
 }
 
+/* Which proof of the password it wants; the next attempt gives that. */
+static void learn_proof(struct http_req *r)
+{
+	struct http_host *h = r->host;
+	long avail = 0;
+
+	if (r->status < 400)
+		h->auth_known = true;
+	if (r->status != 401)
+		return;
+	curl_easy_getinfo(r->easy, CURLINFO_HTTPAUTH_AVAIL, &avail);
+	bool basic = (avail & (long)CURLAUTH_BASIC) != 0;
+	if (!h->auth_known && basic != r->asked) {
+		unsigned long want = basic ? CURLAUTH_BASIC : CURLAUTH_DIGEST;
+
+		r->fresh = want != h->auth;
+		h->auth = want;
+		h->auth_known = true;
+	}
+	if (h->auth != CURLAUTH_DIGEST || !r->asked || r->proofs >= PROOFS_MAX)
+		return;
+	/* One that answered this very challenge and is not told that it is old is not let in. */
+	if (r->proved && r->proved == h->challenge && !r->ask.stale)
+		return;
+	if (r->proved == h->challenge) {
+		h->digest = r->ask;
+		h->challenge++;
+	}
+	r->proofs++;
+	r->fresh = true;
+}
+
 void xfer_end(struct http_req *r, CURLcode code)
 {
 	curl_off_t first_us = 0;
-	long avail = 0;
 
 	r->err = verdict(r, code);
 	r->took_ms = now_ms() - r->begun_ms;
 	curl_easy_getinfo(r->easy, CURLINFO_STARTTRANSFER_TIME_T, &first_us);
 	r->first_ms = first_us ? first_us / 1000 : r->took_ms;
-	if (!r->err && r->status == 401 && r->host->username && !r->host->auth_known) {
-		/* Which proof of the password it wants; the next attempt gives that. */
-		curl_easy_getinfo(r->easy, CURLINFO_HTTPAUTH_AVAIL, &avail);
-		bool basic = (avail & (long)CURLAUTH_BASIC) != 0;
-		bool digest = (avail & (long)CURLAUTH_DIGEST) != 0;
-		unsigned long other =
-			r->host->auth == CURLAUTH_BASIC ? CURLAUTH_DIGEST : CURLAUTH_BASIC;
-		if (basic != digest &&
-		    r->host->auth != (basic ? CURLAUTH_BASIC : CURLAUTH_DIGEST)) {
-			r->host->auth = other;
-			r->host->auth_known = true;
-			r->fresh = true;
-		}
-	} else if (!r->err && r->status < 400) {
-		r->host->auth_known = true;
-	}
+	if (!r->err && r->host->username)
+		learn_proof(r);
 	xfer_drop(r, code == CURLE_OK);
 }
 
