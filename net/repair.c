@@ -476,6 +476,17 @@ static int list_all(struct volume *v, size_t nodes, const char *prefix, bool ans
 	return err;
 }
 
+/* Files that others put there, such as a desktop's, are neither copied nor held against a node. */
+static bool our_name(const char *name)
+{
+	const char *rest = name + 3;
+
+	if (!strncmp(name, "v/h", 3))
+		return *rest && rest[strspn(rest, "0123456789")] == 0;
+	return strlen(name) == 3 + 32 &&
+	       strspn(rest, "abcdefghijklmnopqrstuvwxyz234567") == 32;
+}
+
 static int repair_prefix(struct volume *v, const char *prefix, const struct verifier *a)
 {
 	size_t nodes = volume_nodes(v), room = HF_MAX(nodes, (size_t)1), cnt = 0, at = 0;
@@ -507,7 +518,7 @@ static int repair_prefix(struct volume *v, const char *prefix, const struct veri
 			has[e[j].node] = true;
 		for (size_t n = 0; n < nodes; n++)
 			lack += answered[n] && !has[n] && node_writable(v->node[n]);
-		int made = lack ? copy_blob(v, nodes, e[i].name, answered, has, a) : 0;
+		int made = lack && our_name(e[i].name) ? copy_blob(v, nodes, e[i].name, answered, has, a) : 0;
 		if (made < 0)
 			err = made;
 		else
