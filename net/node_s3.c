@@ -194,7 +194,7 @@ static int s3_error(struct net_req *r)
 			 "the bucket is in the region %s, not in %s: say "
 			 "region=%s in the address",
 			 region, s->region, region);
-	} else if (*code) {
+	} else if (*code && h->status / 100 != 3) {
 		const char *what = listing_error_text(x);
 
 		for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
