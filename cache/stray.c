@@ -321,7 +321,8 @@ static int knows_all(struct publisher *p, bool *all)
 	if (!r)
 		r = garbage_one_locked(st, q, &before);
 	*all = !r && !others && (!before || garbage_kv_locked(st, "log_trim") > 1);
-	bool alone = !r && !others;
+	/* A snapshot that stands on the first commit trims nothing yet. */
+	bool alone = !r && !others && garbage_kv_locked(st, "log_seq") > 1;
 	pthread_mutex_unlock(&st->meta);
 	/* Each snapshot makes the one before it the older of two. */
 	for (int i = 0; !r && alone && !*all && i < 3; i++) {

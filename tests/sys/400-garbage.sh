@@ -64,8 +64,13 @@ ok hf recover "$W/kit.txt" w --passphrase-file "$W/pass" >/dev/null
 ok hf mount w "$M"
 tree "$M" >"$W/got"
 cmp "$W/want" "$W/got" || fail "the tree differs after the move and a recovery"
-# What the machine before still sent is found there too.
+# What the machine before still sent is found there too, once this one has a log of its own.
 cp "$W/zombie" "$zombie"
+for i in 1 2; do
+	echo "$i" >"$M/own"
+	ok hf sync w >/dev/null
+done
+tree "$M" >"$W/want"
 until_gone
 ok hf umount "$M"
 ok hf fsck w --nodes --deep >/dev/null
