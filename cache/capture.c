@@ -201,7 +201,7 @@ static int intents_locked(struct store *st, struct inode *in, uint64_t off, uint
 
 int data_prepare_io(struct store *st, struct inode *in, uint64_t off, uint64_t end)
 {
-	bool put = false;
+	bool put = false, sent = false;
 	int err = capture_range_io(st, in, off, end);
 
 	if (err)
@@ -209,11 +209,12 @@ int data_prepare_io(struct store *st, struct inode *in, uint64_t off, uint64_t e
 	pthread_mutex_lock(&st->meta);
 	in->file->wr_off = off;
 	in->file->wr_end = end;
+	err = sent_forget_locked(st, in, off, end, &sent);
 	struct account a = account_of(in);
-	if (a.cached > a.unpublished && !st->opts.skip_intent)
+	if (!err && a.cached > a.unpublished && !st->opts.skip_intent)
 		err = intents_locked(st, in, off, end, &put);
 	pthread_mutex_unlock(&st->meta);
-	if (!err && put)
+	if (!err && (put || sent))
 		err = store_commit(st);
 	return err;
 }
@@ -290,7 +291,10 @@ int data_cut_locked(struct store *st, struct inode *in)
 		 */
 		in->pin++;
 	}
-	err = turn(in->spans, RG_DIRTY, RG_CUT);
+	/* The cut takes what is on its way itself: see sent.c for what is stored. */
+	err = turn(in->spans, RG_SENT, 0);
+	if (!err)
+		err = turn(in->spans, RG_DIRTY, RG_CUT);
 	if (!err)
 		err = turn(in->spans, RG_META, RG_CMETA);
 	return err;
@@ -330,6 +334,8 @@ int data_cut_done_locked(struct store *st, struct inode *in, bool ok)
 	} else if (in->spans) {
 		if (ok && f && f->wr_end && !st->opts.skip_written)
 			err = keep_written_locked(st, in);
+		if (!err && ok)
+			err = sent_drop_all_locked(st, in);
 		if (!err)
 			err = turn(in->spans, RG_CUT, ok ? 0 : RG_DIRTY);
 		if (!err)

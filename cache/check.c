@@ -430,6 +430,8 @@ static int check_file_locked(struct check *c, struct inode *in)
 			found(c, "inode %llu: bytes beyond its end are said to be here",
 			      (unsigned long long)in->ino);
 			if (c->o->repair)
+				r = sent_drop_locked(st, in, HF_MAX(start, in->size), end);
+			if (!r && c->o->repair)
 				r = ranges_set(in->spans, HF_MAX(start, in->size),
 					       end - HF_MAX(start, in->size), 0,
 					       RG_HAVE | RG_DIRTY);
@@ -498,7 +500,7 @@ static int check_files(struct check *c)
 static bool needed(struct store *st, uint64_t seg)
 {
 	pthread_mutex_lock(&st->meta);
-	sqlite3_stmt *q = store_stmt(st, "SELECT 1 FROM segment WHERE seg=?1 AND kind<3");
+	sqlite3_stmt *q = store_stmt(st, "SELECT 1 FROM segment WHERE seg=?1 AND kind IN (1,2,5)");
 	bool is = false;
 
 	if (q) {
@@ -579,13 +581,13 @@ static int check_nodes(struct check *c)
 	int r;
 
 	pthread_mutex_lock(&st->meta);
-	r = count(c, store_stmt(st, "SELECT count(*) FROM segment WHERE kind<3"), &total);
+	r = count(c, store_stmt(st, "SELECT count(*) FROM segment WHERE kind IN (1,2,5)"), &total);
 	pthread_mutex_unlock(&st->meta);
 	while (!r) {
 		pthread_mutex_lock(&st->meta);
 		sqlite3_stmt *q =
 			store_stmt(st, "SELECT seg,chg," SEGMENT_COLS " FROM segment "
-				       "WHERE seg>?1 AND kind<3 ORDER BY seg LIMIT 1");
+				       "WHERE seg>?1 AND kind IN (1,2,5) ORDER BY seg LIMIT 1");
 		int more = -EIO;
 
 		if (q) {

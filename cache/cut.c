@@ -9,6 +9,7 @@
  */
 #include <stdlib.h>
 #include "cache/cut.h"
+#include "cache/datafile.h"
 
 #define PUSH_LOCKED ((size_t)32 << 20) /* beyond it records go to the writer at once */
 
@@ -36,6 +37,7 @@ void cut_free(struct cut *c)
 	free(c->span);
 	free(c->small);
 	free(c->move);
+	free(c->hold);
 	free(c);
 }
 
@@ -89,7 +91,7 @@ static int cut_rows(struct cut *c)
 		inode_columns(q, &rec, &flags, &dchg);
 		struct inode *in = c->st->dirty_cnt ? inode_peek_locked(c->st, rec.ino) : NULL;
 
-		if ((in && in->dirty) || !rec.nlink)
+		if ((in && in->dirty) || !rec.nlink || hold_has(c, rec.ino))
 			continue;
 		r = stream_inode_locked(&c->s, &rec, flags);
 		if (!r)
@@ -104,7 +106,7 @@ static int cut_rows(struct cut *c)
 static int cut_withheld(struct cut *c)
 {
 	for (struct inode *in = c->st->dirty_head; in; in = in->dirty_next) {
-		if (in->chg <= c->published || !in->nlink)
+		if (in->chg <= c->published || !in->nlink || hold_has(c, in->ino))
 			continue;
 		struct rec_inode rec = {
 			.ino = in->ino,
@@ -131,6 +133,38 @@ static int cut_withheld(struct cut *c)
 	return 0;
 }
 
+/* A range that is stored ahead: the cut has only to say where. */
+struct sent_part {
+	struct cut *c;
+	struct content *ct;
+};
+
+static int sent_part(void *arg, const struct extent *e)
+{
+	struct sent_part *s = arg;
+	struct store *st = s->c->st;
+	uint32_t index;
+	int r = stream_segment_locked(&s->c->s, e->seg, &index);
+
+	if (r)
+		return r;
+	content_add(s->ct, &(struct rec_extent){.off = e->off,
+						.len = (uint32_t)e->len,
+						.seg = index,
+						.seg_off = e->seg_off});
+	return staged_put_locked(st, s->ct->ino, e);
+}
+
+static int cut_sent(struct cut *c, struct cut_file *f, struct content *ct, uint64_t off,
+		    uint64_t end)
+{
+	struct sent_part s = {.c = c, .ct = ct};
+	int r = sent_each_locked(c->st, f->in, off, end, sent_part, &s);
+
+	/* Nobody needs to keep these bytes for the cut. */
+	return r ? r : ranges_set(f->in->file->cutinfo, off, end - off, CI_PACKED, 0);
+}
+
 /*
  * A larger inode: its dirty ranges become the cut's.  What lies beyond the end is dropped,
  * and ranges whose extents changed are written down with the extents they have now.
@@ -149,7 +183,11 @@ static int cut_large(struct cut *c, struct cut_file *f, struct content *ct)
 	       (r = ranges_next(f->in->spans, pos, f->size, RG_CUT | RG_CMETA, &start, &end,
 				&flags)) == 1) {
 		end = HF_MIN(end, f->size);
-		if (flags & RG_CUT) {
+		if (flags & RG_CUT && flags & RG_AHEAD) {
+			r = cut_sent(c, f, ct, start, end);
+			if (r)
+				return r;
+		} else if (flags & RG_CUT) {
 			struct cut_span *span =
 				grown(c->span, &c->span_cap, c->span_cnt, sizeof *span);
 
@@ -187,6 +225,8 @@ static int cut_links(struct cut *c)
 		return -EIO;
 	sqlite3_bind_int64(q, 1, (int64_t)c->published);
 	while ((more = store_step(c->st, q)) == 1) {
+		if (hold_has(c, (uint64_t)sqlite3_column_int64(q, 2)))
+			continue;
 		struct rec_link l = {.lid = (uint64_t)sqlite3_column_int64(q, 0),
 				     .parent = (uint64_t)sqlite3_column_int64(q, 1),
 				     .ino = (uint64_t)sqlite3_column_int64(q, 2),
@@ -203,7 +243,7 @@ static int cut_links(struct cut *c)
 static int cut_tombs(struct cut *c)
 {
 	sqlite3_stmt *q =
-		store_stmt(c->st, "SELECT kind,id,parent,name FROM tomb WHERE epoch>?1");
+		store_stmt(c->st, "SELECT kind,id,parent,name,ino FROM tomb WHERE epoch>?1");
 	int more;
 
 	if (!q)
@@ -212,7 +252,11 @@ static int cut_tombs(struct cut *c)
 	while ((more = store_step(c->st, q)) == 1) {
 		uint64_t id = (uint64_t)sqlite3_column_int64(q, 1);
 
-		if (sqlite3_column_int(q, 0) == 2) {
+		bool gone = sqlite3_column_int(q, 0) == 2;
+
+		if (hold_has(c, gone ? id : (uint64_t)sqlite3_column_int64(q, 4)))
+			continue;
+		if (gone) {
 			rec_put_gone(&c->s.rec, c->s.stamp, id);
 			continue;
 		}
@@ -291,6 +335,8 @@ static int encode(struct cut *c)
 	int r = ct ? store_flush_locked(c->st, false) : -ENOMEM;
 
 	if (!r)
+		r = hold_pick_locked(c);
+	if (!r)
 		r = cut_rows(c);
 	if (!r)
 		r = cut_withheld(c);
@@ -304,6 +350,8 @@ static int encode(struct cut *c)
 		r = cut_places(c);
 	for (size_t i = 0; r && i < cut; i++)
 		data_cut_done_locked(c->st, c->file[i].in, false);
+	if (r && !c->st->failed)
+		settle_forget_locked(c->st, false);
 	free(ct);
 	return r;
 }
@@ -364,26 +412,31 @@ int cut_take(struct publisher *p, struct cut **out)
 		if (some)
 			r = store_put_u64(st, "epoch", c->epoch + 1);
 	}
-	if (!r && some) {
+	bool taken = !r && some;
+
+	if (taken) {
 		st->cut_epoch = c->epoch;
 		st->cut_pos = 0;
 		st->epoch = c->epoch + 1;
+		r = hold_keep_locked(c);
 	} else if (r) {
 		publish_touch(p);
 	}
 	pthread_mutex_unlock(&st->meta);
 	data_gate_open(st);
-	if (r || !some) {
+	if (!r)
+		r = hold_tell(c);
+	if (!taken) {
 		cut_free(c);
 		return r;
 	}
-	log_debug("cut of epoch %llu: %zu smaller and %zu larger files, %lld ms",
-		  (unsigned long long)c->epoch, c->small_cnt, c->file_cnt,
+	log_debug("cut of epoch %llu: %zu smaller and %zu larger files, %zu held, %lld ms",
+		  (unsigned long long)c->epoch, c->small_cnt, c->file_cnt, c->hold_cnt,
 		  (long long)(now_ms() - start));
 	if (c->small_cnt)
 		qsort(c->small, c->small_cnt, sizeof *c->small, by_value);
 	if (c->file_cnt)
 		qsort(c->file, c->file_cnt, sizeof *c->file, by_ino);
 	*out = c;
-	return stream_push(&c->s, 0);
+	return r ? r : stream_push(&c->s, 0);
 }

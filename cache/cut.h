@@ -5,6 +5,8 @@
  *   cut.c       what is dirty at one instant, encoded in that instant
  *   pack.c      contents into segments, spread two at a time
  *   settle.c    a published cut made true locally; resuming one after a restart
+ *   hold.c      which files a cut leaves as they were, because they are huge
+ *   ahead.c     the thread that stores those, cut or no cut
  *   publish.c   the publish thread and the public calls
  *   snapshot.c  all states, while changes go on; trimming
  *   mend.c      the mend thread: repair list, log objects, when to take snapshots
@@ -30,8 +32,17 @@
 /* staged.off of the row that says "this larger inode was in the cut" (len 0). */
 #define STAGED_MARK ((uint64_t)1 << 62)
 
-/* Condemned: nothing may name it again, its shards are being deleted. */
-enum seg_kind { SEG_DATA = 1, SEG_RECORDS = 2, SEG_INLINE = 3, SEG_CONDEMNED = 4 };
+/*
+ * Condemned: nothing may name it again, its shards are being deleted.  Ahead: no commit names it
+ * yet; it becomes SEG_DATA with the first that does.
+ */
+enum seg_kind {
+	SEG_DATA = 1,
+	SEG_RECORDS = 2,
+	SEG_INLINE = 3,
+	SEG_CONDEMNED = 4,
+	SEG_AHEAD = 5
+};
 
 /* A stream of records being written, with the segments introduced in it so far. */
 struct stream {
@@ -125,13 +136,18 @@ struct cut {
 	/* By segment and offset in it. */
 	struct move *move;
 	size_t move_cnt;
+	/* Inodes that stay as they were published, ascending. */
+	uint64_t *hold;
+	size_t hold_cnt;
+	bool hold_old; /* some of them were published in a former state */
 };
 
 struct publisher {
 	struct store *st;
 	struct publish_opts opts;
-	pthread_t thread, mend, scrub;
-	bool thread_on, mend_on, scrub_on;
+	pthread_t thread, mend, scrub, ahead;
+	bool thread_on, mend_on, scrub_on, ahead_on;
+	struct seg_pool *ahead_pool; /* a cut never waits for stripes of the other thread */
 
 	pthread_mutex_t lock; /* guards the rest */
 	pthread_cond_t cond;  /* CLOCK_MONOTONIC; everything that is waited for */
@@ -145,6 +161,21 @@ struct publisher {
 	size_t move_cnt;
 	uint64_t protect_want, protect_done; /* rounds of mending: asked for, found all whole */
 	uint64_t protect_cut, protect_pokes; /* as of the begin of the last such round */
+	/* What the last cut left as it was, and what is in it that the one before had left. */
+	struct held {
+		uint64_t ino;
+		uint64_t since;	  /* the cut that left it first */
+		int64_t since_ms; /* and when */
+		uint64_t sent;	  /* bytes stored ahead for it since, whatever became of them */
+		bool asked;	  /* a cut was asked for because it is small enough now */
+		bool taken;	  /* the cut in flight has it */
+	} * held;
+	size_t held_cnt;
+	uint64_t held_gen; /* cuts that wrote this */
+	bool held_old;	   /* some of it is published in a former state; */
+	bool hold_old;	   /* when the cut in flight is, that */
+	bool whole;	   /* a snapshot is made: held_old must not become true */
+	unsigned waiting;  /* callers that wait until nothing of theirs is held */
 	int stopped; /* -ESTALE, for good */
 	struct publish_status status;
 	bool ready;		    /* begun: nobody took over, nothing is pending */
@@ -157,7 +188,7 @@ struct publisher {
 	int (*stage)(void *arg, const char *name);
 	void *stage_arg;
 	unsigned slice; /* rows of a snapshot in one hold; 0: the usual number */
-	bool crashed;
+	_Atomic bool crashed;
 };
 
 /* publish.c */
@@ -165,7 +196,8 @@ struct publisher {
 int publish_prepare(struct publisher **out, struct store *st, const struct publish_opts *o);
 int publish_run(struct publisher *p);
 int publish_stage(struct publisher *p, const char *name);
-/* Waits for a node to come or go, at most ms; 0 or -ECANCELED.  Says why in the status. */
+/* Waits for a node to come or go, at most ms; 0 or -ECANCELED.  Says why, unless NULL, in the
+ * status. */
 int publish_pause(struct publisher *p, unsigned *backoff_ms, const char *why);
 void publish_reason(struct publisher *p, const char *why);
 bool publish_stopping(struct publisher *p);
@@ -175,9 +207,24 @@ int publish_now(struct publisher *p, bool repack);
 /* The takeover check: 0, -ESTALE (stopped for good), -ECANCELED. */
 int publish_check(struct publisher *p);
 
-/* cut.c: 0 and *out NULL when there is nothing new. */
+/* cut.c: 0 and *out NULL when there is nothing new.  *out and an error: settle_abandon. */
 int cut_take(struct publisher *p, struct cut **out);
 void cut_free(struct cut *c);
+
+/* hold.c */
+int hold_pick_locked(struct cut *c); /* c->hold, before anything is encoded; meta held */
+bool hold_has(const struct cut *c, uint64_t ino);
+int hold_keep_locked(struct cut *c); /* once the epoch has grown; meta held */
+int hold_tell(struct cut *c);	     /* p->held; no lock held */
+void hold_done_locked(struct publisher *p); /* the cut is published; p->lock held */
+bool hold_blocks_locked(const struct publisher *p, uint64_t ticket); /* p->lock held */
+/* What a held file may have left to send when a cut takes it. */
+uint64_t ahead_low(const struct publisher *p);
+
+/* ahead.c */
+void *ahead_main(void *publisher);
+/* Bytes of what is held, and how many of them are stored. */
+void ahead_figures(struct publisher *p, uint64_t *bytes, uint64_t *done);
 
 /* pack.c */
 int pack_run(struct cut *c);
@@ -187,6 +234,9 @@ int settle_commit(struct cut *c);	/* builds, puts, applies */
 void settle_abandon(struct cut *c);	/* what was dirty is dirty again */
 int settle_resume(struct publisher *p); /* a pending commit of an earlier run */
 int settle_clean(struct publisher *p);	/* rows that an interrupted cut left behind */
+/* Rows of a cut in flight that is given up, or (pending) of one that is published. */
+int settle_forget_locked(struct store *st, bool pending);
+int staged_put_locked(struct store *st, uint64_t ino, const struct extent *e);
 int settle_tidy(struct publisher *p, uint64_t epoch); /* tomb, newlink, inline segments */
 
 /* snapshot.c */

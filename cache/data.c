@@ -314,7 +314,9 @@ static int write_large_io(struct store *st, struct inode *in, const void *buf, s
 		err = datafile_load_locked(st, in);
 	if (!err) {
 		struct account a = account_of(in);
-		prepare = a.cached > a.unpublished || ranges_total(in->spans, RG_CUT);
+		prepare = a.cached > a.unpublished || ranges_total(in->spans, RG_CUT) ||
+			  ranges_total(in->spans, RG_AHEAD) ||
+			  ranges_total(in->spans, RG_SENT);
 		/* Bytes that are gone must not turn into a hole. */
 		create = !a.cached;
 	}

@@ -429,7 +429,7 @@ int datafile_load_locked(struct store *st, struct inode *in)
 		if (!f)
 			return -ENOMEM;
 		f->in = in;
-		f->ext_gen = UINT64_MAX;
+		f->ext_gen = f->forgot = UINT64_MAX;
 		err = ranges_new(&f->intended);
 		if (!err && in->flags & INODE_LARGE)
 			err = load_intents(st, in, f);
@@ -442,8 +442,11 @@ int datafile_load_locked(struct store *st, struct inode *in)
 		}
 		in->file = f;
 	}
-	if (in->flags & INODE_LARGE && !in->spans)
+	if (in->flags & INODE_LARGE && !in->spans) {
 		err = load_spans(st, in);
+		if (!err)
+			err = sent_load_locked(st, in);
+	}
 	return err;
 }
 
@@ -506,6 +509,11 @@ static int delete_rows(struct store *st, uint64_t ino, sqlite3_stmt *s)
 	return store_run(st, s);
 }
 
+static uint64_t huge(struct account a)
+{
+	return a.unpublished > HUGE_MIN ? a.unpublished : 0;
+}
+
 int data_delete_locked(struct store *st, struct inode *in)
 {
 	struct account before = {0};
@@ -518,7 +526,9 @@ int data_delete_locked(struct store *st, struct inode *in)
 	if (err)
 		return err;
 	before = account_of(in);
-	if (!(in->flags & INODE_LARGE) || in->file->small_row)
+	if (in->flags & INODE_LARGE)
+		err = sent_drop_all_locked(st, in);
+	if (!err && (!(in->flags & INODE_LARGE) || in->file->small_row))
 		err = small_delete_locked(st, in->ino);
 	/* Small contents that were never published have no row but that one. */
 	bool rows = in->flags & INODE_LARGE ||
@@ -537,6 +547,7 @@ int data_delete_locked(struct store *st, struct inode *in)
 	data_extents_changed_locked(st, in->ino);
 	st->cached_bytes -= HF_MIN(st->cached_bytes, before.cached);
 	st->unpublished_bytes -= HF_MIN(st->unpublished_bytes, before.unpublished);
+	st->huge_bytes -= HF_MIN(st->huge_bytes, huge(before));
 	/* The committed row names the file's bytes until the next commit: it goes after it. */
 	if (in->flags & INODE_LARGE)
 		err = keeper_trim_locked(st, in->ino);
@@ -570,6 +581,8 @@ void account_settle_locked(struct store *st, const struct inode *in, struct acco
 	st->cached_bytes -= HF_MIN(st->cached_bytes, before.cached);
 	st->unpublished_bytes += now.unpublished;
 	st->unpublished_bytes -= HF_MIN(st->unpublished_bytes, before.unpublished);
+	st->huge_bytes += huge(now);
+	st->huge_bytes -= HF_MIN(st->huge_bytes, huge(before));
 	keeper_wake_locked(st);
 }
 

@@ -7,6 +7,7 @@
  *   resize.c    truncate, fallocate, small to large and back
  *   copy.c      copy_file_range, SEEK_DATA
  *   capture.c   bytes of the cut in flight, intents
+ *   sent.c      dirty ranges that are stored ahead of a commit
  *   fetch.c     bytes from the nodes, read-ahead
  *   evict.c     giving bytes up; releasing space after a commit
  *   extent.c    rows of `extent` and `segment`
@@ -62,6 +63,8 @@ struct datafile {
 	uint64_t ext_bytes;	    /* sum of the extents, when ext_gen is current */
 	uint64_t ext_gen;
 	uint64_t ra_end;	    /* read-ahead was asked for up to here */
+	uint64_t forgot;	    /* sent_forget took rows away up to here */
+	bool sent_hit;		    /* bytes changed while they were RG_SENT */
 	bool small_row;		    /* it was small and its row is still there */
 	bool side[CF_KINDS];	    /* CF_CUT, CF_OLD: there may be such a file */
 	_Atomic bool created;	    /* its name may not be on the disk yet */
@@ -204,6 +207,26 @@ int capture_range_io(struct store *st, struct inode *in, uint64_t off, uint64_t 
 /* Before the whole file is given up: the cut keeps a second name of it.  *kept: it does. */
 int capture_whole_io(struct store *st, struct inode *in, bool *kept);
 void capture_free_locked(struct store *st, struct inode *in);
+
+/* --- sent.c: meta held --- */
+
+int sent_load_locked(struct store *st, struct inode *in); /* RG_AHEAD, once spans are there */
+/* Before [off, end) is written: *put is set when that has to be committed first. */
+int sent_forget_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end,
+		       bool *put);
+/* The range is given up in this transaction, which is waited for if it had RG_AHEAD. */
+int sent_drop_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end);
+int sent_drop_all_locked(struct store *st, struct inode *in);
+/* The next dirty range from *pos on that is not stored and not on its way. */
+bool sent_want_locked(struct inode *in, uint64_t *pos, uint64_t *end);
+/* What is still RG_SENT of [off, off+len) lies in that segment; *kept grows by as much. */
+int sent_stored_locked(struct store *st, struct inode *in, uint64_t off, uint64_t len,
+		       uint64_t seg, uint32_t seg_off, uint64_t *kept);
+/* Bytes that are not published and not stored ahead either. */
+uint64_t sent_left_locked(const struct inode *in);
+/* Where the bytes of [off, end) lie, all of which are RG_AHEAD. */
+int sent_each_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end,
+		     int (*cb)(void *arg, const struct extent *e), void *arg);
 
 /* --- fetch.c --- */
 

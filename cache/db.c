@@ -252,7 +252,8 @@ static int db_configure(struct store *st)
 	return rc;
 }
 
-/* From version 1: what is counted of each segment, what was moved, what nobody knows. */
+/* From version 1: what is counted of each segment, what was moved, what nobody knows,
+ * what names that are gone led to, what is stored ahead of a commit. */
 static const char from_1[] =
 	"ALTER TABLE segment ADD COLUMN live INTEGER NOT NULL DEFAULT 0;"
 	"ALTER TABLE segment ADD COLUMN since INTEGER NOT NULL DEFAULT 0;"
@@ -264,6 +265,12 @@ static const char from_1[] =
 	"ALTER TABLE staged ADD COLUMN was_off INTEGER NOT NULL DEFAULT 0;"
 	"CREATE TABLE stray(node INTEGER NOT NULL, hash INTEGER NOT NULL, since INTEGER NOT NULL,"
 	"epoch INTEGER NOT NULL, PRIMARY KEY(node, hash)) WITHOUT ROWID;"
+	"ALTER TABLE tomb ADD COLUMN ino INTEGER;"
+	"ALTER TABLE tomb ADD COLUMN mode INTEGER;"
+	"CREATE TABLE ahead(ino INTEGER NOT NULL,off INTEGER NOT NULL,len INTEGER NOT NULL,"
+	"seg INTEGER NOT NULL,seg_off INTEGER NOT NULL,PRIMARY KEY(ino,off)) WITHOUT ROWID;"
+	"CREATE INDEX ahead_seg ON ahead(seg);"
+	"CREATE INDEX segment_ahead ON segment(seg) WHERE kind = 5;"
 	"PRAGMA user_version=2;"
 	"COMMIT";
 

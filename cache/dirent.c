@@ -128,13 +128,15 @@ int dirent_del_locked(struct store *st, uint64_t parent, const char *name, size_
 	/* A name of this epoch was in no cut: nobody else ever heard of it. */
 	if (err || !tomb || d->chg >= st->epoch)
 		return err;
-	s = store_stmt(st, "INSERT OR REPLACE INTO tomb(id,kind,epoch,parent,name) "
-			   "VALUES(?1,1,?2,?3,?4)");
+	s = store_stmt(st, "INSERT OR REPLACE INTO tomb(id,kind,epoch,parent,name,ino,mode) "
+			   "VALUES(?1,1,?2,?3,?4,?5,?6)");
 	if (!s)
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (int64_t)d->lid);
 	sqlite3_bind_int64(s, 2, (int64_t)st->epoch);
 	sqlite3_bind_int64(s, 3, (int64_t)parent);
 	sqlite3_bind_blob(s, 4, name, (int)len, SQLITE_STATIC);
+	sqlite3_bind_int64(s, 5, (int64_t)d->ino);
+	sqlite3_bind_int64(s, 6, d->mode & S_IFMT);
 	return store_run(st, s);
 }

@@ -76,7 +76,8 @@ static int condemn_locked(struct publisher *p, bool *touch)
 		  : store_stmt(st, "UPDATE segment SET kind=4,missing=0,chg=?1,since=?2 "
 				   "WHERE seg IN (SELECT seg FROM segment INDEXED BY "
 				   "segment_hollow WHERE kind=1 AND len-live*2>0 AND live<=0 "
-				   "AND seq<=?3 LIMIT ?4)");
+				   "AND seq<=?3 AND NOT EXISTS (SELECT 1 FROM ahead a WHERE "
+				   "a.seg=segment.seg) LIMIT ?4)");
 	if (!r && !q)
 		r = -EIO;
 	if (!r) {
@@ -404,7 +405,11 @@ static int collect(struct publisher *p, struct garbage *g, bool came, int64_t *n
 
 int garbage_round(struct publisher *p, struct garbage *g, bool came, int64_t *next_ms)
 {
-	int r = collect(p, g, came, next_ms);
+	/* What is held back may be published in a former state, which no table knows. */
+	pthread_mutex_lock(&p->lock);
+	bool old = p->held_old && !p->opts.skip_published;
+	pthread_mutex_unlock(&p->lock);
+	int r = old ? 0 : collect(p, g, came, next_ms);
 
 	if (!r)
 		r = garbage_strays(p, next_ms);

@@ -222,7 +222,7 @@ static int check_slice(struct publisher *p, struct node *n, const uint64_t *have
 	pthread_mutex_lock(&st->meta);
 	sqlite3_stmt *q =
 		store_stmt(st, "SELECT seg,chg," SEGMENT_COLS " FROM segment WHERE "
-			       "seg>?1 AND seg<=?2 AND kind<3 ORDER BY seg LIMIT 500");
+			       "seg>?1 AND seg<=?2 AND kind IN (1,2,5) ORDER BY seg LIMIT 500");
 	if (!q)
 		r = -EIO;
 	if (q) {

@@ -80,6 +80,15 @@ static int staged_insert_locked(struct store *st, const struct staged *s)
 	return store_run(st, q);
 }
 
+int staged_put_locked(struct store *st, uint64_t ino, const struct extent *e)
+{
+	return staged_insert_locked(st, &(struct staged){.ino = ino,
+							 .off = e->off,
+							 .len = (uint32_t)e->len,
+							 .seg = e->seg,
+							 .seg_off = e->seg_off});
+}
+
 static int batch_store(struct pack *k, struct batch *b, const struct seg_place *place,
 		       const struct buf *data)
 {

@@ -8,6 +8,7 @@
 #define BUSY_WAIT_MS   25000
 #define INTERVAL_MS    5000
 #define BACKOFF_MAX_MS 30000
+#define AHEAD_STRIPES  3
 
 static int wait_until(struct publisher *p, int64_t ms)
 {
@@ -65,7 +66,8 @@ __attribute__((format(printf, 2, 3))) static int stop_for_good(struct publisher 
 
 int publish_pause(struct publisher *p, unsigned *backoff_ms, const char *why)
 {
-	publish_reason(p, why);
+	if (why)
+		publish_reason(p, why);
 	*backoff_ms = *backoff_ms ? HF_MIN(2 * *backoff_ms, (unsigned)BACKOFF_MAX_MS) : 1000;
 	int64_t until = now_ms() + *backoff_ms;
 
@@ -229,7 +231,9 @@ static bool busy_writing(struct publisher *p, uint64_t *seen)
 {
 	pthread_mutex_unlock(&p->lock);
 	pthread_mutex_lock(&p->st->meta);
+	/* Huge files are no reason to wait: the cut leaves them alone. */
 	uint64_t bytes = p->st->unpublished_bytes;
+	bytes -= HF_MIN(bytes, p->st->huge_bytes);
 	pthread_mutex_unlock(&p->st->meta);
 	pthread_mutex_lock(&p->lock);
 	bool busy = bytes > *seen + BUSY_BYTES;
@@ -280,7 +284,9 @@ static int publish_once(struct publisher *p)
 			return r;
 	}
 	publish_reason(p, "");
-	r = cut_take(p, &c);
+	r = publish_stage(p, "due");
+	if (!r)
+		r = cut_take(p, &c);
 	uint64_t ticket;
 
 	pthread_mutex_lock(&p->lock);
@@ -297,12 +303,16 @@ static int publish_once(struct publisher *p)
 		if (r && !p->crashed)
 			settle_abandon(c);
 		cut_free(c);
+	} else if (!r) {
+		r = publish_stage(p, "none");
 	}
 	pthread_mutex_lock(&p->lock);
 	p->status.busy = false;
 	p->status.cut_bytes = p->status.cut_done = 0;
-	if (!r)
+	if (!r) {
 		p->done = ticket;
+		hold_done_locked(p);
+	}
 	pthread_cond_broadcast(&p->cond);
 	pthread_mutex_unlock(&p->lock);
 	return r;
@@ -354,7 +364,8 @@ static void *publish_main(void *arg)
 	return NULL;
 }
 
-static int wait_for(struct publisher *p, bool protect, int64_t deadline_ms)
+/* held: also until nothing is held back that the caller may have changed. */
+static int wait_for(struct publisher *p, bool protect, bool held, int64_t deadline_ms)
 {
 	uint64_t ticket, whole = 0;
 	int r = 0;
@@ -366,14 +377,17 @@ static int wait_for(struct publisher *p, bool protect, int64_t deadline_ms)
 	 */
 	ticket = p->begun + (p->dirty || p->repack);
 	p->want = HF_MAX(p->want, ticket);
+	p->waiting += held;
 	pthread_cond_broadcast(&p->cond);
 	while (!r && !p->stopped && !p->stopping) {
-		if (p->done >= ticket && !protect)
+		bool done = p->done >= ticket && !(held && hold_blocks_locked(p, ticket));
+
+		if (done && !protect)
 			break;
 		/* Callers come again and again: what was found whole since is not asked anew. */
-		if (p->protect_cut >= ticket && p->protect_pokes == p->pokes)
+		if (done && p->protect_cut >= ticket && p->protect_pokes == p->pokes)
 			break;
-		if (p->done >= ticket && !whole) {
+		if (done && !whole) {
 			whole = ++p->protect_want;
 			pthread_cond_broadcast(&p->cond);
 		}
@@ -388,6 +402,7 @@ static int wait_for(struct publisher *p, bool protect, int64_t deadline_ms)
 		r = p->stopped;
 	else if (p->stopping)
 		r = -ECANCELED;
+	p->waiting -= held;
 	bool waits = p->status.reason[0] != 0;
 
 	pthread_mutex_unlock(&p->lock);
@@ -398,7 +413,7 @@ static int wait_for(struct publisher *p, bool protect, int64_t deadline_ms)
 
 int publish_wait(struct publisher *p, bool protect, int64_t deadline_ms)
 {
-	return wait_for(p, protect, deadline_ms);
+	return wait_for(p, protect, true, deadline_ms);
 }
 
 int publish_now(struct publisher *p, bool repack)
@@ -408,7 +423,7 @@ int publish_now(struct publisher *p, bool repack)
 		p->repack = true;
 		pthread_mutex_unlock(&p->lock);
 	}
-	return wait_for(p, false, INT64_MAX);
+	return wait_for(p, false, false, INT64_MAX);
 }
 
 /*
@@ -453,7 +468,9 @@ static unsigned survives(struct publisher *p)
 void publish_get_status(struct publisher *p, struct publish_status *out)
 {
 	unsigned left = survives(p);
-	uint64_t below = 0;
+	uint64_t below = 0, bytes, done;
+
+	ahead_figures(p, &bytes, &done);
 
 	pthread_mutex_lock(&p->st->meta);
 	sqlite3_stmt *q = store_stmt(p->st, "SELECT count(*) FROM segment WHERE missing>0");
@@ -466,6 +483,8 @@ void publish_get_status(struct publisher *p, struct publish_status *out)
 	pthread_mutex_lock(&p->lock);
 	*out = p->status;
 	pthread_mutex_unlock(&p->lock);
+	out->cut_bytes += bytes;
+	out->cut_done += done;
 	out->below_target = below;
 	out->survives = left;
 }
@@ -479,6 +498,8 @@ static void publisher_free(struct publisher *p)
 	free(p->node_lost);
 	free(p->node_listed);
 	free(p->move);
+	free(p->held);
+	seg_pool_free(p->ahead_pool);
 	free(p);
 }
 
@@ -511,6 +532,26 @@ static void last_commit(struct publisher *p)
 	pthread_mutex_unlock(&p->st->meta);
 }
 
+/* Until the first cut has looked: is there anything that an earlier one may have held? */
+static int held_before(struct publisher *p)
+{
+	struct store *st = p->st;
+	int r = -EIO;
+
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q = store_stmt(
+		st, "SELECT 1 WHERE EXISTS (SELECT 1 FROM tomb WHERE epoch>?1) OR EXISTS (SELECT "
+		    "1 FROM inode INDEXED BY inode_chg WHERE chg>?1 AND born<=?1)");
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)st->published);
+		r = store_step(st, q);
+		sqlite3_reset(q);
+	}
+	pthread_mutex_unlock(&st->meta);
+	p->held_old = r == 1;
+	return HF_MIN(r, 0);
+}
+
 /* For tests, which set p->stage before the thread runs. */
 int publish_prepare(struct publisher **out, struct store *st, const struct publish_opts *o)
 {
@@ -528,10 +569,14 @@ int publish_prepare(struct publisher **out, struct store *st, const struct publi
 	pthread_condattr_destroy(&at);
 	int r = copy_opts(p, o);
 
+	if (!r && st->vol)
+		r = seg_pool_new(&p->ahead_pool, st->vol->k, st->vol->m, AHEAD_STRIPES);
 	if (!r)
 		r = settle_clean(p);
 	if (!r)
 		r = number_segments(p);
+	if (!r)
+		r = held_before(p);
 	if (r) {
 		publisher_free(p);
 		return r;
@@ -559,6 +604,10 @@ int publish_run(struct publisher *p)
 	if (r)
 		return log_fail(r, "starting a thread: %s", strerror(-r));
 	p->scrub_on = true;
+	r = -pthread_create(&p->ahead, NULL, ahead_main, p);
+	if (r)
+		return log_fail(r, "starting a thread: %s", strerror(-r));
+	p->ahead_on = true;
 	return 0;
 }
 
@@ -584,6 +633,10 @@ void publish_stop(struct publisher *p)
 	p->stopping = true;
 	pthread_cond_broadcast(&p->cond);
 	pthread_mutex_unlock(&p->lock);
+	if (p->ahead_pool)
+		seg_pool_stop(p->ahead_pool);
+	if (p->ahead_on)
+		pthread_join(p->ahead, NULL);
 	if (p->thread_on)
 		pthread_join(p->thread, NULL);
 	if (p->mend_on)

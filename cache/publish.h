@@ -44,9 +44,12 @@ struct publish_opts {
 	struct hist_device *devices; /* certified devices; copied */
 	size_t device_cnt;
 	struct publish_pace pace;
+	uint64_t ahead_min; /* dirty bytes of a file that make it a huge one; 0: 64 MiB */
 	/* negative controls of tests */
 	bool skip_older;	/* an older copy of a node is not noticed */
 	bool skip_list;		/* directories are listed as seldom as servers are */
+	bool skip_hold;		/* every cut takes everything */
+	bool skip_names;	/* names do not hang together with what is held */
 	bool skip_quorum;	/* take any number of copies for published */
 	bool skip_published;	/* delete before the death is published */
 	bool skip_seen;		/* delete strays at first sight, whoever's they are */

@@ -7,6 +7,7 @@
 #define CHUNKS	  ((uint64_t)1 << 38) /* chunks of all 2^64 bytes */
 #define MAP_SPANS 1
 #define MAP_RUN	  2
+#define FLAGS	  7
 #define STORED	  (RG_HAVE | RG_DIRTY | RG_META)
 
 struct span {
@@ -27,7 +28,7 @@ struct entry {
 struct ranges {
 	struct entry *e;
 	size_t cnt, cap;
-	uint64_t total[5];
+	uint64_t total[FLAGS];
 	uint64_t *gone; /* chunks whose rows must go */
 	size_t gone_cnt, gone_cap;
 	bool dirty;
@@ -53,7 +54,7 @@ void ranges_free(struct ranges *r)
 
 static void count(struct ranges *r, uint32_t flags, uint64_t bytes, bool add)
 {
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < FLAGS; i++)
 		if (flags >> i & 1)
 			r->total[i] += add ? bytes : -bytes;
 }

@@ -20,7 +20,9 @@
 #define RG_META	 4u /* extents of the range changed (hole or shared): publish that */
 #define RG_CUT	 8u /* was dirty when the cut in flight was made, not changed since */
 #define RG_CMETA 16u /* was META when the cut was made */
-#define RG_ALL	 31u
+#define RG_AHEAD 32u /* DIRTY or CUT, and stored in segments ahead of any commit (sent.c) */
+#define RG_SENT	 64u /* DIRTY, and on its way there; not changed since it was read */
+#define RG_ALL	 127u
 
 struct ranges;
 int ranges_new(struct ranges **out); /* empty */
@@ -41,8 +43,8 @@ int ranges_next(struct ranges *r, uint64_t off, uint64_t to, unsigned mask, uint
 
 /*
  * Chunks changed since the last time: calls store(arg, chunk, map) for each; an empty map
- * means the row can go.  RG_CUT is stored as RG_DIRTY, RG_CMETA as RG_META.  After an error
- * of store everything counts as changed still.
+ * means the row can go.  RG_CUT is stored as RG_DIRTY, RG_CMETA as RG_META, RG_AHEAD and
+ * RG_SENT not at all.  After an error of store everything counts as changed still.
  */
 int ranges_store(struct ranges *r,
 		 int (*store)(void *arg, uint64_t chunk, const struct buf *map), void *arg);

@@ -121,7 +121,9 @@ static int become_empty_locked(struct store *st, struct inode *in, bool kill_pri
 	struct datafile *f = in->file;
 	int err = store_writable_locked(st);
 
-	*clean = before.cached > before.unpublished;
+	*clean = before.cached > before.unpublished || ranges_total(in->spans, RG_AHEAD);
+	if (!err)
+		err = sent_drop_all_locked(st, in);
 	if (!err)
 		err = drop_rows(st, in->ino, store_stmt(st, "DELETE FROM span WHERE ino = ?"));
 	if (!err)
@@ -194,6 +196,8 @@ static int punch_locked(struct store *st, struct inode *in, const struct punch *
 	int err = store_writable_locked(st);
 
 	if (!err)
+		err = sent_drop_locked(st, in, p->off, p->end);
+	if (!err)
 		err = ranges_set(in->spans, p->off, len, 0,
 				 RG_HAVE | RG_DIRTY | RG_CUT | RG_CMETA);
 	/* What is or is going to be published there has to be dropped there too. */
@@ -221,7 +225,8 @@ static int punch_locked(struct store *st, struct inode *in, const struct punch *
 	return !err && flush ? store_flush_inode_locked(st, in) : err;
 }
 
-/* What is given up: bytes in the cache file, clean ones among them, extents. */
+/* What is given up: bytes in the cache file, among them some that a committed row says are
+ * on the nodes as they are (clean, or sent ahead), extents. */
 struct given_up {
 	bool have, clean, extents;
 };
@@ -237,7 +242,7 @@ static int given_up_locked(struct store *st, struct inode *in, const struct punc
 	while (!g->clean &&
 	       ranges_next(in->spans, off, p->end, RG_HAVE, &start, &stop, &flags) == 1) {
 		g->have = true;
-		g->clean = !(flags & (RG_DIRTY | RG_CUT));
+		g->clean = !(flags & (RG_DIRTY | RG_CUT)) || flags & RG_AHEAD;
 		off = stop;
 	}
 	int got = p->off < p->end ? extent_at_locked(st, in->ino, p->off, &e) : 0;

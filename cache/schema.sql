@@ -52,6 +52,8 @@ CREATE TABLE tomb(
   epoch INTEGER NOT NULL,
   parent INTEGER,
   name BLOB,
+  ino INTEGER,              -- kind 1: what the name led to, and its file type bits
+  mode INTEGER,
   PRIMARY KEY(kind, id)
 ) WITHOUT ROWID;
 CREATE TABLE xattr(
@@ -95,7 +97,8 @@ CREATE TABLE extent(
 CREATE TABLE segment(
   seg INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
-  kind INTEGER NOT NULL,    -- 1 data, 2 records of a commit or snapshot, 3 inline, 4 condemned
+  kind INTEGER NOT NULL,    -- 1 data, 2 records of a commit or snapshot, 3 inline, 4 condemned,
+                            -- 5 ahead
   k INTEGER NOT NULL,
   m INTEGER NOT NULL,
   cell_log2 INTEGER NOT NULL,
@@ -142,6 +145,18 @@ CREATE TABLE stray(
   epoch INTEGER NOT NULL,   -- cuts of earlier epochs may have it in flight
   PRIMARY KEY(node, hash)
 ) WITHOUT ROWID;
+-- Dirty ranges of large files that are stored already, in segments of kind 5, for a commit
+-- that is still to come.  A row goes, committed, before the bytes of its range change.
+CREATE TABLE ahead(
+  ino INTEGER NOT NULL,
+  off INTEGER NOT NULL,
+  len INTEGER NOT NULL,
+  seg INTEGER NOT NULL,
+  seg_off INTEGER NOT NULL,
+  PRIMARY KEY(ino, off)
+) WITHOUT ROWID;
+CREATE INDEX ahead_seg ON ahead(seg);
+CREATE INDEX segment_ahead ON segment(seg) WHERE kind = 5;
 CREATE TABLE node(
   number INTEGER PRIMARY KEY,
   url TEXT NOT NULL,

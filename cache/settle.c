@@ -276,7 +276,7 @@ static int run(struct store *st, sqlite3_stmt *q)
 	return q ? store_run(st, q) : -EIO;
 }
 
-static int forget_locked(struct store *st, bool pending)
+int settle_forget_locked(struct store *st, bool pending)
 {
 	int r = run(st, store_stmt(st, "DELETE FROM staged"));
 
@@ -312,7 +312,10 @@ static int settle_end_locked(struct settle *s, const struct hist_head *h, const 
 	if (!r)
 		r = store_put_u64(st, "published", s->epoch);
 	if (!r)
-		r = forget_locked(st, true);
+		r = run(st, store_stmt(st, "UPDATE segment SET kind=1 WHERE kind=5 AND seg IN "
+					   "(SELECT seg FROM staged)"));
+	if (!r)
+		r = settle_forget_locked(st, true);
 	if (!r) {
 		st->published = HF_MAX(st->published, s->epoch);
 		st->cut_epoch = 0;
@@ -384,7 +387,7 @@ void settle_abandon(struct cut *c)
 			st, "UPDATE segment SET kind=4,missing=0,chg=0,seq=0,since=?3 WHERE "
 			    "kind=1 AND seg>=?1 AND seq>?2");
 
-		forget_locked(st, false);
+		settle_forget_locked(st, false);
 		if (q) {
 			sqlite3_bind_int64(q, 1, (int64_t)c->first_inline);
 			store_run(st, q);
@@ -718,7 +721,7 @@ int settle_clean(struct publisher *p)
 			r = store_run(st, q);
 		}
 		if (!r)
-			r = forget_locked(st, false);
+			r = settle_forget_locked(st, false);
 	}
 	pthread_mutex_unlock(&st->meta);
 	return r < 0 ? r : 0;

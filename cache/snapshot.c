@@ -56,6 +56,15 @@ bool snapshot_due(struct publisher *p)
 	uint64_t bytes = u64_or_0(st, "log_since"), last = u64_or_0(st, "snap_len");
 
 	pthread_mutex_unlock(&st->meta);
+	/*
+	 * What is published of a held file in a former state is not in the tables any more.  The
+	 * log must not grow for ever, though: in the end the cuts of a snapshot are whole.
+	 */
+	pthread_mutex_lock(&p->lock);
+	bool old = p->held_old;
+	pthread_mutex_unlock(&p->lock);
+	if (old && commits < every + every / 2)
+		return false;
 	return commits >= every || (commits && bytes > HF_MAX(last / 2, SNAPSHOT_MIN));
 }
 
@@ -518,6 +527,17 @@ int snapshot_put(struct publisher *p)
 	return r == -ENOENT ? 0 : r;
 }
 
+/*
+ * While it is made nothing that some commit knows is held back: it would be read as it is now.
+ * What no commit knows was born after `from`, as far as its row says (hold.c).
+ */
+static void whole_cuts(struct publisher *p, bool on)
+{
+	pthread_mutex_lock(&p->lock);
+	p->whole = on;
+	pthread_mutex_unlock(&p->lock);
+}
+
 int snapshot_take(struct publisher *p)
 {
 	struct snapshot *n = calloc(1, sizeof *n);
@@ -532,6 +552,7 @@ int snapshot_take(struct publisher *p)
 	n->p = p;
 	n->st = p->st;
 	n->slice = p->slice ? p->slice : SLICE;
+	whole_cuts(p, true);
 	r = publish_now(p, true); /* with no inline segments left in it */
 	if (!r)
 		r = scan_begin(n);
@@ -543,6 +564,7 @@ int snapshot_take(struct publisher *p)
 		r = scan(n);
 	if (!r)
 		r = publish_now(p, false);
+	whole_cuts(p, false);
 	if (!r)
 		r = head_of(n, &h);
 	if (!r)

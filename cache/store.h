@@ -49,6 +49,7 @@
 #define DEVICE_SHIFT  40
 #define INTENT_PART   ((uint64_t)1 << 20)
 #define WITHHELD_MAX_MS 5000
+#define HUGE_MIN ((uint64_t)64 << 20) /* a file with more dirty bytes is sent ahead (ahead.c) */
 
 /* inode.flags, stored */
 #define INODE_LARGE	 1u  /* contents in a cache file and spans; else in a row of `small` */
@@ -106,6 +107,7 @@ struct store_opts {
 	bool skip_capture;	 /* negative control: no copy of the cut before an overwrite */
 	bool skip_intent;	 /* negative control: no intent before clean bytes change */
 	bool skip_written;	 /* negative control: bytes being written may become clean */
+	bool skip_forget;	 /* negative control: what was sent ahead stays said when it changes */
 	bool skip_settle;	 /* negative control: no COMMIT before blocks are released */
 };
 
@@ -170,6 +172,7 @@ struct store {
 	char fail_msg[256];
 	struct store_opts opts;
 	uint64_t unpublished_bytes; /* dirty bytes; kept up to date by data.c */
+	uint64_t huge_bytes; /* those of files with more than HUGE_MIN of them, since the start */
 	uint64_t cached_bytes;	    /* bytes of contents on this disk */
 	void (*dirtied)(void *arg); /* publisher's wake-up; called with meta held, cheap */
 	void *dirtied_arg;

@@ -614,7 +614,9 @@ static void test_upgrade(void **state)
 	assert_int_equal(
 		sqlite3_exec(db,
 			     "DROP INDEX segment_hollow;DROP INDEX segment_condemned;"
-			     "DROP TABLE stray;ALTER TABLE segment DROP COLUMN live;"
+			     "DROP TABLE stray;DROP INDEX segment_ahead;DROP TABLE ahead;"
+			     "ALTER TABLE tomb DROP COLUMN ino;ALTER TABLE tomb DROP COLUMN mode;"
+			     "ALTER TABLE segment DROP COLUMN live;"
 			     "ALTER TABLE segment DROP COLUMN since;"
 			     "ALTER TABLE staged DROP COLUMN was;"
 			     "ALTER TABLE staged DROP COLUMN was_off;PRAGMA user_version=1",

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What a commit leaves as it was: files with so much to send that everybody else would wait
+ * for them, and what hangs together with them.  FORMAT.md, "Held files", has the rule.
+ *
+ * An inode is held as a whole: its record, its contents, its new names, the names it lost.
+ * Names carry the rest: whoever had, or has now, a name in the place where a held inode has
+ * or had one is held as well.  When a directory would have to be held, or it grows too far,
+ * nothing is: the cut takes everything and takes longer.
+ *
+ * What is held moves to the epoch after the cut, so that it is unpublished as before, and an
+ * inode or a name that no commit ever had counts as born there.
+ */
+#include <stdlib.h>
+#include "cache/cut.h"
+#include "cache/datafile.h"
+
+#define HELD_MAX   4096 /* inodes; beyond it the cut is a whole one */
+#define ROUNDS_MAX 64
+#define SENT_SPARE 16 /* times ahead_min, before a file that never stands still is taken */
+
+static int run(struct store *st, sqlite3_stmt *q)
+{
+	return q ? store_run(st, q) : -EIO;
+}
+
+/* Runs a statement whose ?1 is the published epoch; *changed is set when it did something. */
+static int since_published(struct cut *c, sqlite3_stmt *q, bool *changed)
+{
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)c->published);
+	int r = store_run(c->st, q);
+
+	*changed |= !r && sqlite3_changes(c->st->db) > 0;
+	return r;
+}
+
+/* 1 when the query has a row. */
+static int any(struct cut *c, sqlite3_stmt *q)
+{
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)c->published);
+	int r = store_step(c->st, q);
+
+	sqlite3_reset(q);
+	return r;
+}
+
+static uint64_t ahead_min(const struct publisher *p)
+{
+	return p->opts.ahead_min ? p->opts.ahead_min : HUGE_MIN;
+}
+
+uint64_t ahead_low(const struct publisher *p)
+{
+	return HF_MIN(ahead_min(p) / 4, (uint64_t)SEG_MAX_LEN);
+}
+
+/* The limit for this inode: lower once it is held, so that what is left is little. */
+static uint64_t limit_of(struct publisher *p, struct inode *in, uint64_t dirty)
+{
+	uint64_t limit = ahead_min(p);
+
+	pthread_mutex_lock(&p->lock);
+	for (size_t i = 0; i < p->held_cnt; i++) {
+		if (p->held[i].ino != in->ino)
+			continue;
+		limit = ahead_low(p);
+		/* It changes faster than it is sent: then as it is at this cut. */
+		if (p->held[i].sent > 2 * dirty + SENT_SPARE * ahead_min(p))
+			limit = UINT64_MAX;
+		break;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return limit;
+}
+
+static int hold_add(struct cut *c, uint64_t ino)
+{
+	sqlite3_stmt *q = store_stmt(c->st, "INSERT OR IGNORE INTO hold(ino) VALUES(?1)");
+
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)ino);
+	return store_run(c->st, q);
+}
+
+static int look_at(struct cut *c, struct inode *in, bool *some)
+{
+	int r = datafile_load_locked(c->st, in);
+
+	if (r || !in->spans)
+		return r;
+	uint64_t limit = limit_of(c->p, in, account_of(in).unpublished);
+
+	/* What is on its way is waited for: it would be sent twice. */
+	if (limit == UINT64_MAX ||
+	    (sent_left_locked(in) <= limit && !ranges_total(in->spans, RG_SENT)))
+		return 0;
+	*some = true;
+	return hold_add(c, in->ino);
+}
+
+/* The files that are too large to be taken along. */
+static int huge_files(struct cut *c, bool *some)
+{
+	struct store *st = c->st;
+	struct buf large = {0};
+	int more, r = 0;
+
+	for (struct inode *in = st->dirty_head; in && !r; in = in->dirty_next)
+		if (in->flags & INODE_LARGE && in->nlink && in->size > ahead_low(c->p))
+			r = look_at(c, in, some);
+	sqlite3_stmt *q = store_stmt(st, "SELECT ino FROM inode INDEXED BY inode_chg WHERE "
+					 "chg>?1 AND flags&1 AND nlink>0 AND size>?2");
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)c->published);
+	sqlite3_bind_int64(q, 2, (int64_t)ahead_low(c->p));
+	while ((more = store_step(st, q)) == 1)
+		buf_u64(&large, (uint64_t)sqlite3_column_int64(q, 0));
+	sqlite3_reset(q);
+	r = r ? r : more < 0 ? more : large.err;
+	for (size_t i = 0; !r && i < large.len; i += 8) {
+		struct inode *in;
+
+		r = inode_get_locked(st, get_le64(large.p + i), &in);
+		if (r)
+			break;
+		if (in->flags & INODE_LARGE && in->nlink)
+			r = look_at(c, in, some);
+		inode_put_locked(st, in);
+	}
+	buf_release(&large);
+	return r;
+}
+
+/* Whoever shares a place for a name with one that is held is held. */
+static int spread_out(struct cut *c)
+{
+	struct store *st = c->st;
+	bool more = true;
+	int r = 0;
+
+	for (unsigned i = 0; !r && more; i++) {
+		if (i == ROUNDS_MAX)
+			return 1;
+		more = false;
+		r = since_published(
+			c,
+			store_stmt(st, "INSERT OR IGNORE INTO hold SELECT t.ino FROM newlink n "
+				       "CROSS JOIN dirent d ON d.parent=n.parent AND "
+				       "d.hash=n.hash AND d.lid=n.lid CROSS JOIN tomb t ON "
+				       "t.kind=1 AND t.parent=d.parent AND t.name=d.name "
+				       "WHERE n.epoch>?1 AND t.epoch>?1 AND t.ino NOT NULL AND "
+				       "d.ino IN (SELECT ino FROM hold)"),
+			&more);
+		if (!r)
+			r = since_published(
+				c,
+				store_stmt(st, "INSERT OR IGNORE INTO hold SELECT d.ino FROM "
+					       "tomb t CROSS JOIN newlink n ON "
+					       "n.parent=t.parent CROSS JOIN dirent d ON "
+					       "d.parent=n.parent AND d.hash=n.hash AND "
+					       "d.lid=n.lid AND d.name=t.name WHERE t.kind=1 "
+					       "AND t.epoch>?1 AND n.epoch>?1 AND "
+					       "t.ino IN (SELECT ino FROM hold)"),
+				&more);
+	}
+	return r;
+}
+
+/* 1: it cannot be told apart which part of the tree may be published. */
+static int tangled(struct cut *c)
+{
+	struct store *st = c->st;
+	int r = any(c, store_stmt(st, "SELECT 1 FROM newlink n CROSS JOIN dirent d ON "
+				      "d.parent=n.parent AND d.hash=n.hash AND d.lid=n.lid "
+				      "WHERE n.epoch>?1 AND d.mode=16384 AND "
+				      "d.ino IN (SELECT ino FROM hold) LIMIT 1"));
+
+	/* A name that is kept needs its directory; one of unknown kind may be one. */
+	if (!r)
+		r = any(c,
+			store_stmt(st, "SELECT 1 FROM tomb t WHERE t.kind=1 AND t.epoch>?1 AND "
+				       "t.ino IN (SELECT ino FROM hold) AND (t.mode=16384 OR "
+				       "NOT EXISTS (SELECT 1 FROM inode i WHERE "
+				       "i.ino=t.parent AND i.nlink>0)) LIMIT 1"));
+	if (!r)
+		r = any(c, store_stmt(st, "SELECT 1 FROM tomb t CROSS JOIN newlink n ON "
+					  "n.parent=t.parent CROSS JOIN dirent d ON "
+					  "d.parent=n.parent AND d.hash=n.hash AND "
+					  "d.lid=n.lid AND d.name=t.name WHERE t.kind=1 AND "
+					  "t.epoch>?1 AND t.ino IS NULL AND n.epoch>?1 AND "
+					  "d.ino IN (SELECT ino FROM hold) LIMIT 1"));
+	return r;
+}
+
+static int list(struct cut *c)
+{
+	struct store *st = c->st;
+	size_t cap = 0;
+	int more;
+	sqlite3_stmt *q = store_stmt(st, "SELECT h.ino,i.born FROM hold h LEFT JOIN inode i ON "
+					 "i.ino=h.ino ORDER BY h.ino");
+
+	if (!q)
+		return -EIO;
+	while ((more = store_step(st, q)) == 1) {
+		if (c->hold_cnt == cap) {
+			cap = cap ? 2 * cap : 16;
+			uint64_t *p = reallocarray(c->hold, cap, sizeof *p);
+
+			if (!p) {
+				more = -ENOMEM;
+				break;
+			}
+			c->hold = p;
+		}
+		c->hold[c->hold_cnt++] = (uint64_t)sqlite3_column_int64(q, 0);
+		/* Some commit knows it: that has to stay readable. */
+		c->hold_old |= sqlite3_column_type(q, 1) == SQLITE_NULL ||
+			       (uint64_t)sqlite3_column_int64(q, 1) <= c->published;
+	}
+	sqlite3_reset(q);
+	return more;
+}
+
+int hold_pick_locked(struct cut *c)
+{
+	struct store *st = c->st;
+	struct publisher *p = c->p;
+	bool some = false;
+
+	/* Nobody can have so much of its own. */
+	if (st->unpublished_bytes <= ahead_low(p) || p->opts.skip_hold)
+		return 0;
+	if (sqlite3_exec(st->db,
+			 "CREATE TEMP TABLE IF NOT EXISTS hold(ino INTEGER PRIMARY KEY)", NULL,
+			 NULL, NULL))
+		return store_fail_locked(st, -EIO, "a table in memory");
+	int r = run(st, store_stmt(st, "DELETE FROM hold"));
+
+	if (!r)
+		r = huge_files(c, &some);
+	if (r || !some)
+		return r;
+	r = p->opts.skip_names ? 0 : spread_out(c);
+	if (!r && !p->opts.skip_names)
+		r = tangled(c);
+	if (!r)
+		r = list(c);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&p->lock);
+	bool whole = r || c->hold_cnt > HELD_MAX || (p->whole && c->hold_old);
+	pthread_mutex_unlock(&p->lock);
+	if (whole) {
+		log_debug("a huge file is not held back: its names do not stand alone");
+		c->hold_cnt = 0;
+		c->hold_old = false;
+	}
+	return 0;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+bool hold_has(const struct cut *c, uint64_t ino)
+{
+	return c->hold_cnt && bsearch(&ino, c->hold, c->hold_cnt, sizeof ino, by_value);
+}
+
+static int keep_inode(struct cut *c, uint64_t ino)
+{
+	struct store *st = c->st;
+	struct inode *in = inode_peek_locked(st, ino);
+	sqlite3_stmt *q = store_stmt(
+		st, "UPDATE inode SET born=iif(born>?3,?2,born),dchg=iif(dchg>?3,?2,dchg),"
+		    "chg=?2 WHERE ino=?1 AND chg>?3");
+
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)ino);
+	sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
+	sqlite3_bind_int64(q, 3, (int64_t)c->published);
+	if (in && in->chg > c->published) {
+		in->chg = st->epoch;
+		if (in->dchg > c->published)
+			in->dchg = st->epoch;
+		if (in->born > c->published)
+			in->born = st->epoch;
+	}
+	return store_run(st, q);
+}
+
+/* The first change that is not published stays the first, whatever the cut takes. */
+static void keep_since(struct cut *c)
+{
+	struct store *st = c->st;
+	unsigned i = 0;
+
+	while (i < st->since_cnt && st->since[i].epoch <= c->published)
+		i++;
+	if (i == st->since_cnt)
+		return;
+	st->since[0] = (struct store_since){.epoch = st->epoch, .ns = st->since[i].ns};
+	st->since_cnt = 1;
+}
+
+int hold_keep_locked(struct cut *c)
+{
+	struct store *st = c->st;
+	bool changed;
+	int r = 0;
+
+	if (!c->hold_cnt)
+		return 0;
+	for (size_t i = 0; !r && i < c->hold_cnt; i++)
+		r = keep_inode(c, c->hold[i]);
+	keep_since(c);
+	sqlite3_stmt *q =
+		r ? NULL
+		  : store_stmt(st, "UPDATE dirent SET chg=?2 WHERE (parent,hash,name) "
+				   "IN (SELECT d.parent,d.hash,d.name FROM newlink n "
+				   "CROSS JOIN dirent d ON d.parent=n.parent AND "
+				   "d.hash=n.hash AND d.lid=n.lid WHERE n.epoch>?1 "
+				   "AND d.ino IN (SELECT ino FROM hold))");
+	if (q) {
+		sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
+		r = since_published(c, q, &changed);
+	}
+	q = r ? NULL
+	      : store_stmt(st, "UPDATE newlink SET epoch=?2 WHERE id IN (SELECT n.id FROM "
+			       "newlink n CROSS JOIN dirent d ON d.parent=n.parent AND "
+			       "d.hash=n.hash AND d.lid=n.lid WHERE n.epoch>?1 AND "
+			       "d.ino IN (SELECT ino FROM hold))");
+	if (q) {
+		sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
+		r = since_published(c, q, &changed);
+	}
+	q = r ? NULL
+	      : store_stmt(st, "UPDATE tomb SET epoch=?2 WHERE epoch>?1 AND "
+			       "iif(kind=2,id,ino) IN (SELECT ino FROM hold)");
+	if (q) {
+		sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
+		r = since_published(c, q, &changed);
+	}
+	return r;
+}
+
+/* What waits for it, and what the thread that sends it knows: p->lock held. */
+static struct held *held_find(struct publisher *p, uint64_t ino)
+{
+	for (size_t i = 0; i < p->held_cnt; i++)
+		if (p->held[i].ino == ino)
+			return &p->held[i];
+	return NULL;
+}
+
+int hold_tell(struct cut *c)
+{
+	struct publisher *p = c->p;
+	size_t cnt = c->hold_cnt;
+
+	pthread_mutex_lock(&p->lock);
+	struct held *held = calloc(HF_MAX(cnt + p->held_cnt, (size_t)1), sizeof *held);
+
+	if (!held) {
+		pthread_mutex_unlock(&p->lock);
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < c->hold_cnt; i++) {
+		const struct held *was = held_find(p, c->hold[i]);
+
+		if (was)
+			held[i] = *was;
+		else
+			held[i] = (struct held){
+				.ino = c->hold[i], .since = p->begun, .since_ms = now_ms()};
+		held[i].taken = false;
+	}
+	/* Those that the cut takes are not published before it is. */
+	for (size_t i = 0; i < p->held_cnt; i++) {
+		if (hold_has(c, p->held[i].ino))
+			continue;
+		held[cnt] = p->held[i];
+		held[cnt++].taken = true;
+	}
+	free(p->held);
+	p->held = held;
+	p->held_cnt = cnt;
+	p->held_old |= c->hold_old;
+	p->hold_old = c->hold_old;
+	p->held_gen++;
+	pthread_cond_broadcast(&p->cond);
+	pthread_mutex_unlock(&p->lock);
+	return 0;
+}
+
+void hold_done_locked(struct publisher *p)
+{
+	size_t cnt = 0;
+
+	for (size_t i = 0; i < p->held_cnt; i++)
+		if (!p->held[i].taken)
+			p->held[cnt++] = p->held[i];
+	p->held_cnt = cnt;
+	p->held_old = p->hold_old;
+	p->held_gen++;
+}
+
+bool hold_blocks_locked(const struct publisher *p, uint64_t ticket)
+{
+	for (size_t i = 0; i < p->held_cnt; i++)
+		if (p->held[i].since <= ticket)
+			return true;
+	return false;
+}

@@ -1,0 +1,977 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Huge files: sent ahead of their commit, held back until they are whole, and nobody else. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include <poll.h>
+#include "drive_util.h"
+
+#define MIN  (256u << 10) /* what is huge here */
+#define SEG  (MIN / 4)	  /* what is sent at once then */
+#define HUGE (2u << 20)
+
+/* The hook of both threads: lets the sending one go on only so far, crashes where told. */
+struct gate {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned stored, allowed;
+	const char *crash_at;
+	unsigned crash_after; /* so many times */
+	struct drive *d;
+	char copy[96];
+	bool crashed;
+};
+
+/* What a crash would leave just now: the other thread is in no statement. */
+static void copy_now(struct drive *d, const char *to)
+{
+	pthread_mutex_lock(&d->st->meta);
+	dv_copy(d->dir, to);
+	pthread_mutex_unlock(&d->st->meta);
+}
+
+static int gate_stage(void *arg, const char *name)
+{
+	struct gate *g = arg;
+	int r = 0;
+
+	pthread_mutex_lock(&g->lock);
+	if (!strcmp(name, "ahead")) {
+		g->stored++;
+		pthread_cond_broadcast(&g->cond);
+		while (g->stored >= g->allowed && !g->crashed && !publish_stopping(g->d->p))
+			pthread_cond_wait(&g->cond, &g->lock);
+	}
+	if (g->crash_at && !g->crashed && !strcmp(name, g->crash_at) && !g->crash_after--) {
+		copy_now(g->d, g->copy);
+		g->crashed = true;
+		pthread_cond_broadcast(&g->cond);
+	}
+	r = g->crashed;
+	pthread_mutex_unlock(&g->lock);
+	return r;
+}
+
+static void gate_init(struct gate *g, struct drive *d)
+{
+	*g = (struct gate){.d = d, .allowed = UINT32_MAX};
+	pthread_mutex_init(&g->lock, NULL);
+	pthread_cond_init(&g->cond, NULL);
+}
+
+static void gate_allow(struct gate *g, unsigned n)
+{
+	pthread_mutex_lock(&g->lock);
+	g->allowed = n;
+	pthread_cond_broadcast(&g->cond);
+	pthread_mutex_unlock(&g->lock);
+}
+
+static void gate_await(struct gate *g, unsigned n)
+{
+	pthread_mutex_lock(&g->lock);
+	while (g->stored < n)
+		pthread_cond_wait(&g->cond, &g->lock);
+	pthread_mutex_unlock(&g->lock);
+}
+
+static void start(struct drive *d, int (*stage)(void *, const char *), void *arg)
+{
+	d->po.ahead_min = MIN;
+	assert_int_equal(publish_prepare(&d->p, d->st, &d->po), 0);
+	d->p->stage = stage;
+	d->p->stage_arg = arg;
+	assert_int_equal(publish_run(d->p), 0);
+}
+
+/* A cut that holds back what is huge: with it the sending begins. */
+static void held_from_now(struct drive *d)
+{
+	int r = publish_now(d->p, false);
+
+	/* It may not be over before a crash is. */
+	assert_true(!r || r == -ECANCELED);
+}
+
+static void stop(struct drive *d, struct gate *g)
+{
+	/* A thread in the hook looks again once it is told to stop. */
+	pthread_mutex_lock(&d->p->lock);
+	d->p->stopping = true;
+	pthread_mutex_unlock(&d->p->lock);
+	gate_allow(g, UINT32_MAX);
+	dv_stop(d);
+}
+
+/* The tree from the nodes, as text. */
+static char *from_nodes(struct drive *d)
+{
+	char dir[96];
+	struct store *st;
+
+	snprintf(dir, sizeof dir, "%s/recovered", d->x.base);
+	assert_int_equal(dv_recover(d, dir, &st), 0);
+	assert_int_equal(dv_check(st, false), 0);
+	char *got = dv_dump(st);
+
+	dv_drop(st, dir);
+	return got;
+}
+
+/* The line of one path, malloc'ed; NULL when it is not there. */
+static char *line_of(const char *dump, const char *path)
+{
+	char start[128];
+	size_t len = (size_t)snprintf(start, sizeof start, "%s ino ", path);
+
+	for (const char *p = dump; *p; p = strchr(p, '\n') + 1)
+		if (!strncmp(p, start, len))
+			return strndup(p, (size_t)(strchr(p, '\n') - p));
+	return NULL;
+}
+
+static bool has(const char *dump, const char *path)
+{
+	char *line = line_of(dump, path);
+
+	free(line);
+	return line != NULL;
+}
+
+static void same_line(const char *a, const char *b, const char *path)
+{
+	char *x = line_of(a, path), *y = line_of(b, path);
+
+	assert_non_null(x);
+	assert_non_null(y);
+	assert_string_equal(x, y);
+	free(x);
+	free(y);
+}
+
+static void all_published(struct drive *d)
+{
+	char *want = dv_dump(d->st);
+
+	assert_int_equal(publish_wait(d->p, false, now_ms() + 60000), 0);
+	dv_recovered(d, want);
+	assert_int_equal(dv_check(d->st, true), 0);
+	assert_int_equal(d->st->unpublished_bytes, 0);
+	assert_int_equal(dv_number(d->st, "SELECT count(*) FROM ahead"), 0);
+	free(want);
+}
+
+/* Small files go their way while a new huge one is on its; then it is there, whole. */
+static void test_small_go_first(void **state)
+{
+	struct drive d;
+	struct gate g;
+
+	(void)state;
+	dv_open(&d);
+	gate_init(&g, &d);
+	g.allowed = 3;
+	start(&d, gate_stage, &g);
+	dv_write(d.st, INO_ROOT, "huge", 0, HUGE, 1);
+	uint64_t dir = dv_mkdir(d.st, INO_ROOT, "dir");
+	struct inode *in = dv_file(d.st, INO_ROOT, "huge");
+
+	assert_int_equal(meta_link(d.st, in, dir, "second", 6), 0);
+	inode_put(d.st, in);
+	held_from_now(&d);
+	gate_await(&g, 3);
+	for (unsigned i = 0; i < 3; i++) {
+		char name[16];
+
+		snprintf(name, sizeof name, "small%u", i);
+		dv_write(d.st, dir, name, 0, 5000, i);
+		assert_int_equal(publish_now(d.p, false), 0);
+		char *got = from_nodes(&d), *now = dv_dump(d.st);
+
+		snprintf(name, sizeof name, "/dir/small%u", i);
+		same_line(got, now, name);
+		assert_false(has(got, "/huge"));
+		assert_false(has(got, "/dir/second"));
+		free(got);
+		free(now);
+	}
+	/* Whoever wants all of it waits for the huge one too. */
+	assert_int_equal(publish_wait(d.p, false, now_ms() + 300), -ETIMEDOUT);
+	struct publish_status s;
+
+	publish_get_status(d.p, &s);
+	assert_int_equal(s.cut_bytes, HUGE);
+	assert_true(s.cut_done >= 3 * SEG && s.cut_done < HUGE);
+	gate_allow(&g, UINT32_MAX);
+	all_published(&d);
+	assert_true(dv_blobs(&d, 1, "s") >= HUGE / SEG - 1);
+	assert_true(dv_blobs(&d, 1, "s") <= HUGE / SEG + 1);
+	stop(&d, &g);
+	dv_close(&d);
+}
+
+/* A file is saved by renaming a huge new one over it: the old one stays until then. */
+static void save_by_rename(bool control)
+{
+	struct drive d;
+	struct gate g;
+	uint64_t ino;
+
+	dv_open(&d);
+	gate_init(&g, &d);
+	d.po.skip_names = control;
+	start(&d, gate_stage, &g);
+	dv_write(d.st, INO_ROOT, "text", 0, 100000, 1);
+	dv_write(d.st, INO_ROOT, "other", 0, 3000, 1);
+	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
+	char *old = from_nodes(&d);
+
+	gate_allow(&g, 2);
+	g.stored = 0;
+	dv_write(d.st, INO_ROOT, "new", 0, HUGE, 2);
+	held_from_now(&d);
+	gate_await(&g, 2);
+	assert_int_equal(meta_rename(d.st, INO_ROOT, "new", 3, INO_ROOT, "text", 4, 0, &ino),
+			 0);
+	meta_reap(d.st, ino);
+	dv_write(d.st, INO_ROOT, "other", 0, 4000, 2);
+	/* Somebody makes a new name where the huge one has been: that is free of it. */
+	dv_write(d.st, INO_ROOT, "new", 0, 50, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		dv_write(d.st, INO_ROOT, "tick", 0, 50, i);
+		assert_int_equal(publish_now(d.p, false), 0);
+	}
+	char *got = from_nodes(&d), *now = dv_dump(d.st);
+
+	if (control) {
+		assert_false(has(got, "/text"));
+	} else {
+		same_line(got, old, "/text");
+		same_line(got, now, "/other");
+		same_line(got, now, "/new");
+	}
+	free(got);
+	free(now);
+	free(old);
+	gate_allow(&g, UINT32_MAX);
+	all_published(&d);
+	stop(&d, &g);
+	dv_close(&d);
+}
+
+static void test_save_by_rename(void **state)
+{
+	(void)state;
+	save_by_rename(false);
+}
+
+static void test_save_by_rename_control(void **state)
+{
+	(void)state;
+	save_by_rename(true);
+}
+
+/* A published file with much that is new, and a new name: both stay back. */
+static void test_changed(void **state)
+{
+	struct drive d;
+	struct gate g;
+
+	(void)state;
+	dv_open(&d);
+	gate_init(&g, &d);
+	start(&d, gate_stage, &g);
+	dv_write(d.st, INO_ROOT, "disk", 0, HUGE, 1);
+	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
+	char *old = from_nodes(&d);
+
+	gate_allow(&g, 2);
+	g.stored = 0;
+	dv_write(d.st, INO_ROOT, "disk", HUGE / 2, HUGE, 2);
+	held_from_now(&d);
+	gate_await(&g, 2);
+	struct inode *in = dv_file(d.st, INO_ROOT, "disk");
+
+	assert_int_equal(data_fallocate(d.st, in, 3, 1000, 300000, false), 0);
+	inode_put(d.st, in);
+	assert_int_equal(meta_rename(d.st, INO_ROOT, "disk", 4, INO_ROOT, "moved", 5, 0, NULL),
+			 0);
+	/* This one comes where the old name is published still: it has to wait. */
+	dv_write(d.st, INO_ROOT, "disk", 0, 3000, 5);
+	dv_write(d.st, INO_ROOT, "small", 0, 3000, 5);
+	assert_int_equal(publish_now(d.p, false), 0);
+	dv_write(d.st, INO_ROOT, "small", 0, 4000, 6);
+	assert_int_equal(publish_now(d.p, false), 0);
+	char *got = from_nodes(&d), *now = dv_dump(d.st);
+
+	same_line(got, old, "/disk");
+	same_line(got, now, "/small");
+	assert_false(has(got, "/moved"));
+	free(got);
+	free(now);
+	free(old);
+	gate_allow(&g, UINT32_MAX);
+	all_published(&d);
+	stop(&d, &g);
+	dv_close(&d);
+}
+
+/* Where a directory would hang together with it, the cut is a whole one. */
+static void test_tangled(void **state)
+{
+	struct drive d;
+	struct gate g;
+
+	(void)state;
+	dv_open(&d);
+	gate_init(&g, &d);
+	start(&d, gate_stage, &g);
+	uint64_t ino, dir = dv_mkdir(d.st, INO_ROOT, "dir");
+
+	dv_write(d.st, dir, "disk", 0, HUGE, 1);
+	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
+	gate_allow(&g, 2);
+	g.stored = 0;
+	dv_write(d.st, dir, "disk", 0, HUGE, 2);
+	held_from_now(&d);
+	gate_await(&g, 2);
+	assert_int_equal(meta_rename(d.st, dir, "disk", 4, INO_ROOT, "disk", 4, 0, NULL), 0);
+	assert_int_equal(meta_unlink(d.st, INO_ROOT, "dir", 3, true, &ino), 0);
+	meta_reap(d.st, ino);
+	char *want = dv_dump(d.st);
+
+	assert_int_equal(publish_now(d.p, false), 0);
+	dv_recovered(&d, want);
+	free(want);
+	stop(&d, &g);
+	dv_close(&d);
+}
+
+/* After a stop of either kind nothing that is stored goes out again. */
+static void resume(bool kill)
+{
+	struct drive d;
+	struct gate g;
+	unsigned at = 11;
+
+	dv_open(&d);
+	gate_init(&g, &d);
+	snprintf(g.copy, sizeof g.copy, "%s/crashed", d.x.base);
+	if (kill) {
+		g.crash_at = "ahead";
+		g.crash_after = at - 1;
+	} else {
+		g.allowed = at;
+	}
+	start(&d, gate_stage, &g);
+	dv_write(d.st, INO_ROOT, "huge", 0, HUGE, 1);
+	held_from_now(&d);
+	gate_await(&g, at);
+	stop(&d, &g);
+	unsigned before = dv_blobs(&d, 1, "s");
+
+	assert_int_equal(store_close(d.st), 0);
+	gate_init(&g, &d);
+	d.st = dv_store(&d, kill ? g.copy[0] ? g.copy : d.dir : d.dir);
+	if (kill) {
+		char copy[96];
+
+		store_close(d.st);
+		snprintf(copy, sizeof copy, "%s/crashed", d.x.base);
+		d.st = dv_store(&d, copy);
+	}
+	assert_int_equal(dv_number(d.st, "SELECT sum(len) FROM ahead"), at * SEG);
+	start(&d, gate_stage, &g);
+	all_published(&d);
+	unsigned after = dv_blobs(&d, 1, "s") - before;
+
+	printf("%u segments before, %u after\n", before, after);
+	/* What was in flight goes again; the last segment is the cut's. */
+	assert_true(after <= HUGE / SEG - at);
+	stop(&d, &g);
+	dv_close(&d);
+}
+
+static void test_resume(void **state)
+{
+	(void)state;
+	resume(false);
+	resume(true);
+}
+
+/* A crash after the commit was written down: it is sent, and the file not once more. */
+static void test_resume_pending(void **state)
+{
+	static const char *const stages[] = {"cut",	"packed", "built",
+					     "pending", "put",	  "staged"};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof stages / sizeof *stages; i++) {
+		struct drive d;
+		struct gate g;
+
+		dv_open(&d);
+		gate_init(&g, &d);
+		snprintf(g.copy, sizeof g.copy, "%s/crashed", d.x.base);
+		/* The first cut publishes the root; the second one has the file. */
+		start(&d, gate_stage, &g);
+		dv_write(d.st, INO_ROOT, "first", 0, 10, 1);
+		assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
+		gate_allow(&g, HUGE / SEG - 1);
+		dv_write(d.st, INO_ROOT, "huge", 0, HUGE, 1);
+		held_from_now(&d);
+		gate_await(&g, HUGE / SEG - 1);
+		pthread_mutex_lock(&g.lock);
+		g.crash_at = stages[i];
+		g.crash_after = 0;
+		pthread_mutex_unlock(&g.lock);
+		gate_allow(&g, UINT32_MAX);
+		assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), -ECANCELED);
+		stop(&d, &g);
+		unsigned before = dv_blobs(&d, 1, "s");
+
+		assert_int_equal(store_close(d.st), 0);
+		char copy[96];
+
+		snprintf(copy, sizeof copy, "%s/crashed", d.x.base);
+		gate_init(&g, &d);
+		d.st = dv_store(&d, copy);
+		start(&d, gate_stage, &g);
+		all_published(&d);
+		printf("%s: %u segments before, %u in all\n", stages[i], before,
+		       dv_blobs(&d, 1, "s"));
+		assert_true(dv_blobs(&d, 1, "s") <= before + 1);
+		stop(&d, &g);
+		dv_close(&d);
+	}
+}
+
+/* Bytes that change after they were sent are sent again, and only near there. */
+static int changed_after(bool control)
+{
+	struct drive d;
+	struct gate g;
+
+	dv_open(&d);
+	gate_init(&g, &d);
+	d.st->opts.skip_forget = control;
+	g.allowed = 20;
+	start(&d, gate_stage, &g);
+	dv_write(d.st, INO_ROOT, "huge", 0, HUGE, 1);
+	held_from_now(&d);
+	gate_await(&g, 20);
+	dv_write(d.st, INO_ROOT, "huge", 100, 50, 9);
+	dv_write(d.st, INO_ROOT, "huge", 19 * SEG - 10, 20, 9);
+	struct inode *in = dv_file(d.st, INO_ROOT, "huge");
+
+	assert_int_equal(data_fallocate(d.st, in, 3, 10 * SEG, 5000, false), 0);
+	inode_put(d.st, in);
+	gate_allow(&g, UINT32_MAX);
+	char *want = dv_dump(d.st);
+
+	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
+	char *got = from_nodes(&d);
+	int wrong = strcmp(got, want) != 0;
+
+	free(got);
+	free(want);
+	if (!control)
+		assert_true(dv_blobs(&d, 1, "s") <= HUGE / SEG + 12);
+	stop(&d, &g);
+	dv_close(&d);
+	return wrong;
+}
+
+static void test_changed_after(void **state)
+{
+	(void)state;
+	assert_int_equal(changed_after(false), 0);
+	assert_int_equal(changed_after(true), 1);
+}
+
+/* A file that changes faster than it is sent is published in the end, as of some cut. */
+static void test_restless(void **state)
+{
+	struct drive d;
+	struct gate g;
+	int64_t until = now_ms() + 60000;
+	uint32_t seed = 1;
+	bool there = false;
+
+	(void)state;
+	dv_open(&d);
+	gate_init(&g, &d);
+	d.po.interval_ms = 20;
+	start(&d, gate_stage, &g);
+	for (; !there && now_ms() < until; seed++) {
+		dv_write(d.st, INO_ROOT, "restless", 0, HUGE, seed);
+		if (seed % 16)
+			continue;
+		char *got = from_nodes(&d);
+
+		there = has(got, "/restless");
+		free(got);
+	}
+	printf("after %u times\n", seed);
+	assert_true(there);
+	all_published(&d);
+	stop(&d, &g);
+	dv_close(&d);
+}
+
+/* --- random work --- */
+
+struct work {
+	struct drive *d;
+	uint32_t seed;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool verifying, committing, quiet;
+	bool cutting;		/* the tree must not change before it is looked at */
+	char *published, *next; /* what the nodes should have; with the commit under way */
+	const char *crash_at;
+	unsigned crash_after, held_seen;
+	bool crashed;
+	char copy[96];
+};
+
+static uint32_t rnd(struct work *w, uint32_t n)
+{
+	w->seed = w->seed * 1664525 + 1013904223;
+	return (w->seed >> 8) % n;
+}
+
+static uint64_t some_dir(struct work *w)
+{
+	struct inode *in;
+	char name[8];
+
+	snprintf(name, sizeof name, "d%u", rnd(w, 4));
+	if (rnd(w, 2) || meta_lookup(w->d->st, INO_ROOT, name, strlen(name), &in))
+		return INO_ROOT;
+	uint64_t ino = S_ISDIR(in->mode) ? in->ino : INO_ROOT;
+
+	inode_put(w->d->st, in);
+	return ino;
+}
+
+/* NULL when a directory has the name. */
+static struct inode *some_file(struct store *st, uint64_t dir, const char *name)
+{
+	struct inode *in = dv_file(st, dir, name);
+
+	if (S_ISREG(in->mode))
+		return in;
+	inode_put(st, in);
+	return NULL;
+}
+
+static void one_op(struct work *w)
+{
+	struct store *st = w->d->st;
+	char a[8], b[8], x[8], y[8];
+	uint64_t ino = 0, dir = some_dir(w), to = some_dir(w);
+	struct meta_new nd = {.mode = S_IFDIR | 0755};
+	struct inode *in = NULL;
+
+	snprintf(a, sizeof a, "f%u", rnd(w, 6));
+	snprintf(b, sizeof b, "f%u", rnd(w, 6));
+	snprintf(x, sizeof x, "d%u", rnd(w, 4));
+	snprintf(y, sizeof y, rnd(w, 4) ? "d%u" : "f%u", rnd(w, 4));
+	unsigned op = rnd(w, 14);
+
+	if (op < 4 && !(in = some_file(st, dir, a)))
+		return;
+	if (op < 4)
+		inode_put(st, in);
+	switch (op) {
+	case 0:
+	case 1:
+		dv_write(st, dir, a, rnd(w, 400000), 300000 + rnd(w, 400000), rnd(w, 1000000));
+		break;
+	case 2:
+		dv_write(st, dir, a, rnd(w, 2000), 1 + rnd(w, 5000), rnd(w, 1000000));
+		break;
+	case 3:
+		dv_write(st, dir, a, rnd(w, 700000), 1 + rnd(w, 9000), rnd(w, 1000000));
+		break;
+	case 4:
+		in = some_file(st, dir, a);
+		if (!in)
+			break;
+		assert_int_equal(
+			data_truncate(st, in,
+				      rnd(w, 3) ? rnd(w, 900000) : rnd(w, 2) * rnd(w, 3000),
+				      false),
+			0);
+		inode_put(st, in);
+		break;
+	case 5:
+	case 6:
+		if (!meta_rename(st, dir, a, strlen(a), to, b, strlen(b), 0, &ino) && ino)
+			meta_reap(st, ino);
+		break;
+	case 7:
+		if (!meta_unlink(st, dir, a, strlen(a), false, &ino))
+			meta_reap(st, ino);
+		break;
+	case 8:
+		in = some_file(st, dir, a);
+		if (!in)
+			break;
+		assert_int_equal(
+			data_fallocate(st, in, 3, rnd(w, 500000), 1 + rnd(w, 200000), false),
+			0);
+		inode_put(st, in);
+		break;
+	case 9:
+		in = some_file(st, dir, a);
+		if (!in)
+			break;
+		if (in->nlink < 3)
+			meta_link(st, in, to, b, strlen(b));
+		inode_put(st, in);
+		break;
+	case 10: {
+		struct inode *from = some_file(st, dir, a);
+
+		in = some_file(st, to, b);
+		if (from && in && from != in)
+			assert_true(data_copy(st, from, rnd(w, 50000), in, rnd(w, 50000),
+					      1 + rnd(w, 600000), false) >= 0);
+		if (from)
+			inode_put(st, from);
+		if (in)
+			inode_put(st, in);
+		break;
+	}
+	case 11:
+		if (!meta_create(st, INO_ROOT, x, strlen(x), &nd, &in))
+			inode_put(st, in);
+		break;
+	case 12:
+		if (!meta_rename(st, INO_ROOT, x, strlen(x), to, y, strlen(y), 0, &ino) && ino)
+			meta_reap(st, ino);
+		break;
+	default:
+		if (!meta_unlink(st, INO_ROOT, x, strlen(x), true, &ino))
+			meta_reap(st, ino);
+	}
+}
+
+static bool is_held(struct publisher *p, const char *line)
+{
+	const char *at = strstr(line, " ino ");
+	uint64_t ino = strtoull(at + 5, NULL, 16);
+	bool held = false;
+
+	for (size_t i = 0; i < p->held_cnt; i++)
+		held |= p->held[i].ino == ino && !p->held[i].taken;
+	return held;
+}
+
+/* The path of a directory by its number; "?" when it is not there. */
+static const char *dir_path(const char *dump, const char *ino, char out[256])
+{
+	for (const char *l = dump; *l; l = strchr(l, '\n') + 1) {
+		const char *at = strstr(l, " ino ");
+
+		if (strncmp(at, ino, strlen(ino)) || strncmp(strstr(l, " mode ") + 6, "4", 1))
+			continue;
+		snprintf(out, 256, "%.*s", (int)(at - l), l);
+		return out;
+	}
+	return strcpy(out, "?");
+}
+
+static void free_lines(struct buf *out, struct publisher *p, const char *dump)
+{
+	for (const char *l = dump; *l; l = strchr(l, '\n') + 1)
+		if (!is_held(p, l))
+			buf_put(out, l, (size_t)(strchr(l, '\n') - l) + 1);
+}
+
+/* What is held stays below the directory it was in, wherever that is by now. */
+static void held_lines(struct buf *out, struct publisher *p, const char *was, const char *now)
+{
+	char dir[256], path[256], ino[32];
+
+	for (const char *l = was; *l; l = strchr(l, '\n') + 1) {
+		const char *end = strstr(l, " ino "), *name = end;
+
+		if (!is_held(p, l))
+			continue;
+		while (*name != '/')
+			name--;
+		snprintf(dir, sizeof dir, "%.*s", (int)(name - l), l);
+		char *line = line_of(was, dir);
+
+		assert_non_null(line);
+		snprintf(ino, sizeof ino, "%.*s ",
+			 (int)strcspn(strstr(line, " ino ") + 5, " ") + 5,
+			 strstr(line, " ino "));
+		free(line);
+		dv_text(out, "%s", dir_path(now, ino, path));
+		buf_put(out, name, (size_t)(strchr(l, '\n') - name) + 1);
+	}
+}
+
+static int by_line(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Lines in order, so that two trees can be compared whatever was put together how. */
+static char *sorted(char *dump)
+{
+	char **line = calloc(strlen(dump) + 1, sizeof *line);
+	struct buf out = {0};
+	size_t cnt = 0;
+
+	for (char *l = strtok(dump, "\n"); l; l = strtok(NULL, "\n"))
+		line[cnt++] = l;
+	qsort(line, cnt, sizeof *line, by_line);
+	for (size_t i = 0; i < cnt; i++)
+		dv_text(&out, "%s\n", line[i]);
+	buf_u8(&out, 0);
+	free(line);
+	free(dump);
+	return (char *)out.p;
+}
+
+/* The tree at the cut, but for what is held: of that, what was published before. */
+static char *model(struct work *w)
+{
+	char *now = dv_dump(w->d->st);
+	struct buf out = {0};
+
+	pthread_mutex_lock(&w->d->p->lock);
+	free_lines(&out, w->d->p, now);
+	if (w->published)
+		held_lines(&out, w->d->p, w->published, now);
+	for (size_t i = 0; i < w->d->p->held_cnt; i++)
+		w->held_seen += !w->d->p->held[i].taken;
+	pthread_mutex_unlock(&w->d->p->lock);
+	buf_u8(&out, 0);
+	free(now);
+	return sorted((char *)out.p);
+}
+
+static int work_stage(void *arg, const char *name)
+{
+	struct work *w = arg;
+	bool sends = !strcmp(name, "ahead");
+
+	pthread_mutex_lock(&w->lock);
+	if (!strcmp(name, "due"))
+		w->cutting = true;
+	if (!strcmp(name, "none"))
+		w->cutting = false;
+	if (!strcmp(name, "cut") && !w->crashed) {
+		free(w->next);
+		/* Somebody else reads the tree then, with a buffer there is only one of. */
+		w->next = w->quiet ? NULL : model(w);
+		w->cutting = false;
+		pthread_cond_broadcast(&w->cond);
+		while (w->verifying)
+			pthread_cond_wait(&w->cond, &w->lock);
+		w->committing = true;
+	}
+	/* The tree at a cut must be that of this hook: only the publish thread changes it. */
+	pthread_cond_broadcast(&w->cond);
+	for (unsigned i = 0; i < 3 && !sends && !w->quiet && !w->crashed && !w->cutting; i++)
+		one_op(w);
+	if (!strcmp(name, "applied")) {
+		free(w->published);
+		w->published = w->next;
+		w->next = NULL;
+		w->committing = false;
+		pthread_cond_broadcast(&w->cond);
+	}
+	if (w->crash_at && !w->crashed && !strcmp(name, w->crash_at) && !w->crash_after--) {
+		if (!sends && rnd(w, 2))
+			store_commit(w->d->st);
+		copy_now(w->d, w->copy);
+		w->crashed = true;
+	}
+	int r = w->crashed;
+	pthread_mutex_unlock(&w->lock);
+	return r;
+}
+
+static void work_init(struct work *w, struct drive *d, uint32_t seed)
+{
+	*w = (struct work){.d = d, .seed = seed};
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->cond, NULL);
+}
+
+/* What a recovery finds just now is what the model says. */
+static int verify(struct work *w)
+{
+	int wrong = 0;
+
+	pthread_mutex_lock(&w->lock);
+	w->verifying = true;
+	while (w->committing)
+		pthread_cond_wait(&w->cond, &w->lock);
+	if (w->published) {
+		char *got = sorted(from_nodes(w->d));
+
+		wrong = !dv_same(got, w->published);
+		free(got);
+	}
+	w->verifying = false;
+	pthread_cond_broadcast(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+	return wrong;
+}
+
+/* Changes go on at every stage; the hook's and these never at once. */
+static void ops(struct work *w, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		pthread_mutex_lock(&w->lock);
+		while (w->cutting)
+			pthread_cond_wait(&w->cond, &w->lock);
+		one_op(w);
+		pthread_mutex_unlock(&w->lock);
+	}
+}
+
+static int random_rounds(uint32_t seed, unsigned rounds, bool skip_names)
+{
+	struct drive d;
+	struct work w;
+	int wrong = 0;
+
+	dv_open(&d);
+	d.po.skip_names = skip_names;
+	work_init(&w, &d, seed);
+	start(&d, work_stage, &w);
+	/* Cuts only when somebody wants one: see the model. */
+	for (unsigned i = 0; i < rounds && !wrong; i++) {
+		ops(&w, 6);
+		assert_int_equal(publish_now(d.p, false), 0);
+		wrong = verify(&w);
+		if (i % 5 == 4 && !wrong) {
+			assert_int_equal(snapshot_take(d.p), 0);
+			wrong = verify(&w);
+		}
+	}
+	printf("seed %u: %u held\n", seed, w.held_seen);
+	pthread_mutex_lock(&w.lock);
+	w.quiet = true;
+	pthread_mutex_unlock(&w.lock);
+	if (!wrong)
+		all_published(&d);
+	dv_stop(&d);
+	free(w.published);
+	free(w.next);
+	dv_close(&d);
+	return wrong;
+}
+
+static uint32_t seed_of(void)
+{
+	return getenv("SEED") ? (uint32_t)strtoul(getenv("SEED"), NULL, 10)
+			      : randombytes_random();
+}
+
+static void test_random(void **state)
+{
+	(void)state;
+	assert_int_equal(random_rounds(seed_of(), 25, false), 0);
+}
+
+/* A crash wherever it may be; the copy of that moment goes on, and loses nothing. */
+static void crash_at(const char *stage, uint32_t seed)
+{
+	struct drive d;
+	struct work w;
+
+	dv_open(&d);
+	work_init(&w, &d, seed);
+	snprintf(w.copy, sizeof w.copy, "%s/crashed", d.x.base);
+	d.po.interval_ms = 20;
+	start(&d, work_stage, &w);
+	ops(&w, 20);
+	pthread_mutex_lock(&w.lock);
+	w.crash_after = rnd(&w, 5);
+	w.crash_at = stage;
+	pthread_mutex_unlock(&w.lock);
+	for (unsigned i = 0; i < 2000; i++) {
+		pthread_mutex_lock(&w.lock);
+		bool crashed = w.crashed;
+		if (!crashed && i % 3 == 0)
+			one_op(&w);
+		pthread_mutex_unlock(&w.lock);
+		if (crashed)
+			break;
+		poll(NULL, 0, 5);
+	}
+	assert_true(w.crashed);
+	dv_stop(&d);
+	assert_int_equal(store_close(d.st), 0);
+	free(w.published);
+	free(w.next);
+	work_init(&w, &d, seed);
+	w.quiet = true;
+	char copy[96];
+
+	snprintf(copy, sizeof copy, "%s/crashed", d.x.base);
+	d.st = dv_store(&d, copy);
+	assert_int_equal(dv_check(d.st, false), 0);
+	start(&d, work_stage, &w);
+	all_published(&d);
+	ops(&w, 8);
+	all_published(&d);
+	dv_stop(&d);
+	free(w.published);
+	free(w.next);
+	dv_close(&d);
+}
+
+static void test_crash(void **state)
+{
+	static const char *const stages[] = {"ahead",	"cut", "segment", "packed",
+					     "pending", "put", "staged",  "applied"};
+	uint32_t seed = seed_of();
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof stages / sizeof *stages; i++) {
+		printf("seed %u stage %s\n", seed, stages[i]);
+		crash_at(stages[i], seed + i);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_small_go_first),
+		cmocka_unit_test(test_save_by_rename),
+		cmocka_unit_test(test_save_by_rename_control),
+		cmocka_unit_test(test_changed),
+		cmocka_unit_test(test_tangled),
+		cmocka_unit_test(test_resume),
+		cmocka_unit_test(test_resume_pending),
+		cmocka_unit_test(test_changed_after),
+		cmocka_unit_test(test_restless),
+		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_crash),
+	};
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (keys_global_init())
+		return 1;
+	log_set_quiet(!getenv("VERBOSE"));
+	if (getenv("VERBOSE"))
+		log_set_level(LOG_LVL_DEBUG);
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
