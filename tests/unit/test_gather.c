@@ -526,6 +526,9 @@ static int verify_any(void *arg, const char *name, const void *p, size_t len)
 	return len >= 4 && !memcmp(p, "good", 4) ? 0 : -EBADMSG;
 }
 
+/* Of the form that names of commits have. */
+#define LOG_NAME(last) "l/caaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" last
+
 static void test_blobs(void **state)
 {
 	char path[128];
@@ -556,16 +559,23 @@ static void test_blobs(void **state)
 	heal();
 	/* On one node alone: the copy is found, and copied to the others; a bad one is not. */
 	spread_delete(x.v, "l/c1");
-	snprintf(path, sizeof path, "%s/6/l/c7", x.base);
+	snprintf(path, sizeof path, "%s/6/%s", x.base, LOG_NAME("2"));
 	assert_int_equal(file_write_atomic(path, "good7", 5, 0600), 0);
-	snprintf(path, sizeof path, "%s/5/l/c8", x.base);
+	snprintf(path, sizeof path, "%s/5/%s", x.base, LOG_NAME("3"));
 	assert_int_equal(file_write_atomic(path, "evil8", 5, 0600), 0);
+	/* Nor is a file of somebody else, which says nothing about its node. */
+	snprintf(path, sizeof path, "%s/4/l/cover.jpg", x.base);
+	assert_int_equal(file_write_atomic(path, "evil9", 5, 0600), 0);
+	snprintf(path, sizeof path, "%s/4/l/cover", x.base);
+	assert_int_equal(file_write_atomic(path, "evil9", 5, 0600), 0);
 	assert_int_equal(repair_blobs(x.v, verify_any, NULL), 5);
+	assert_int_equal(node_state(x.v->node[3]), NODE_UP);
+	assert_int_equal(unlink(path), 0);
 	assert_int_equal(gather_list(x.v, "l/", &answered, count_name, cnt), 0);
 	assert_int_equal(answered, 6);
 	assert_int_equal(cnt[0], 2);
 	assert_int_equal(cnt[1], 7);
-	assert_int_equal(gather_blob(x.v, "l/c7", 100, verify_blob, "good7", &b), 0);
+	assert_int_equal(gather_blob(x.v, LOG_NAME("2"), 100, verify_blob, "good7", &b), 0);
 	heal();
 	/* Three nodes away: absence cannot be told, nor can a quorum be had. */
 	for (int i = 1; i <= 3; i++) {
