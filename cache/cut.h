@@ -12,6 +12,7 @@
  *   mend.c      the mend thread: repair list, log objects, when to take snapshots
  *   garbage.c   what nobody needs any more goes from the nodes
  *   scrub.c     the scrub thread: whether what is stored still is what was stored
+ *   move.c      members that come and go, and the shards that move with them
  *
  * Locks: after the three of store.h comes publisher->lock, the innermost.  No thread waits
  * for the network with any of them held.
@@ -181,6 +182,11 @@ struct publisher {
 	bool ready;		    /* begun: nobody took over, nothing is pending */
 	/* Mend thread: usable when last looked at; gone since; its shards were listed. */
 	bool *node_was, *node_lost, *node_listed;
+	/* move.c: where its pass is, mend thread; the rest under lock. */
+	uint64_t move_seg, move_failed;
+	uint64_t move_rounds;
+	int64_t move_next_ms; /* the limit on bandwidth: not before */
+	char move_reason[256];
 
 	uint64_t next_seg, next_inline; /* guarded by st->meta */
 

@@ -9,6 +9,9 @@
 #include <sys/prctl.h>
 #include "cache/garbage.h"
 #include "cache/older.h"
+#include "cache/cut.h"
+#include "cache/member.h"
+#include "cache/move.h"
 
 #define LIST_DEADLINE_MS (10 * 60 * 1000)
 #define RETRY_MS	 30000
@@ -85,7 +88,10 @@ static int late_shards(void *arg, const struct seg_id *id, const uint16_t node[E
 		sqlite3_reset(q);
 	}
 	for (unsigned i = 0; r == 1 && i < (unsigned)place.geom.k + place.geom.m; i++) {
-		if (place.node[i] != NODE_NONE || node[i] == NODE_NONE)
+		struct node *n = volume_node(st->vol, node[i]);
+
+		/* One that leaves meanwhile is not said to have it. */
+		if (place.node[i] != NODE_NONE || !n || node_member(n) >= NODE_GONE)
 			continue;
 		place.node[i] = node[i];
 		news = true;
@@ -391,10 +397,16 @@ static int mend_blobs(struct publisher *p)
 	/* A node that was away may hold what was deleted elsewhere: that is not copied. */
 	int r = snapshot_floors(p, &floor, &hv.floor_cnt);
 	hv.floor = floor;
+	struct roster was = {0};
+	pthread_mutex_lock(&p->st->meta);
+	if (!member_roster_locked(p->st, &was))
+		hv.roster = was.generation - HF_MIN(was.generation, (uint64_t)1 << 16);
+	pthread_mutex_unlock(&p->st->meta);
+	roster_release(&was);
 	if (!r)
 		r = snapshot_trim(p);
 	if (!r)
-		r = repair_blobs(p->st->vol, history_verify_blob, &hv);
+		r = repair_blobs(p->st->vol, history_verify_blob, &hv, NULL);
 	free(floor);
 	return r;
 }
@@ -406,6 +418,7 @@ struct mend {
 	struct garbage garbage;
 	int64_t next_ms; /* there is garbage to look at then */
 	int64_t mark_ms; /* when the nodes' marks are looked at next */
+	bool moving, soon; /* move.c has more to do; at once */
 };
 
 static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t protect)
@@ -442,6 +455,8 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 		}
 	}
 	if (!r)
+		r = move_round(p, &m->moving, &m->soon);
+	if (!r)
 		r = snapshot_put(p);
 	if (!r && snapshot_due(p))
 		r = snapshot_take(p);
@@ -466,6 +481,7 @@ void *mend_main(void *arg)
 		m.protect = p->protect_want;
 		/* Before the first cut it is not known whether this copy may change anything.
 		 */
+		m.soon = false;
 		if (p->ready) {
 			pthread_mutex_unlock(&p->lock);
 			r = mend_round(p, &m, nodes, protect);
@@ -476,13 +492,13 @@ void *mend_main(void *arg)
 			m.pokes = UINT64_MAX;
 		}
 		bool retry = p->ready &&
-			     (r || m.left || m.blobs || p->protect_want > p->protect_done);
+			     (r || m.left || m.blobs || m.moving || p->protect_want > p->protect_done);
 		bool ready = p->ready;
 		int64_t until = retry ? HF_MIN(now_ms() + RETRY_MS, m.next_ms) : m.next_ms;
 		struct timespec ts = {.tv_sec = until / 1000,
 				      .tv_nsec = until % 1000 * 1000000};
 
-		while (!p->stopping && !p->stopped && p->ready == ready &&
+		while (!p->stopping && !p->stopped && !m.soon && p->ready == ready &&
 		       (p->pokes == m.pokes || !ready) && p->done == m.done &&
 		       p->protect_want == m.protect) {
 			if (until == INT64_MAX)

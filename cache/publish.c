@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include "cache/scrub.h"
+#include "cache/cut.h"
+#include "cache/move.h"
 
 #define BUSY_BYTES     ((uint64_t)64 << 20) /* in BUSY_MS */
 #define BUSY_MS	       1000
@@ -461,7 +463,7 @@ static unsigned survives(struct publisher *p)
 		sqlite3_reset(q);
 	pthread_mutex_unlock(&st->meta);
 	free(up);
-	least = HF_MIN(least, (int)readable - (int)v->k);
+	least = HF_MIN(least, (int)readable - (int)HF_MAX((size_t)v->k, view.need));
 	return (unsigned)HF_MAX(least, 0);
 }
 
@@ -571,6 +573,11 @@ int publish_prepare(struct publisher **out, struct store *st, const struct publi
 
 	if (!r && st->vol)
 		r = seg_pool_new(&p->ahead_pool, st->vol->k, st->vol->m, AHEAD_STRIPES);
+	if (!r) {
+		pthread_mutex_lock(&st->meta);
+		r = move_table_locked(st);
+		pthread_mutex_unlock(&st->meta);
+	}
 	if (!r)
 		r = settle_clean(p);
 	if (!r)

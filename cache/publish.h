@@ -19,7 +19,7 @@
  *   applied          cleared      referenced      no        -
  *
  * Threads: publish (this), mend (repair list, log objects of returned nodes, snapshots,
- * garbage), scrub (verifies what is stored).
+ * garbage, what move.h says), scrub (verifies what is stored).
  */
 #ifndef HOLDFAST_CACHE_PUBLISH_H
 #define HOLDFAST_CACHE_PUBLISH_H
@@ -45,6 +45,10 @@ struct publish_opts {
 	size_t device_cnt;
 	struct publish_pace pace;
 	uint64_t ahead_min; /* dirty bytes of a file that make it a huge one; 0: 64 MiB */
+	uint64_t repair_limit;	/* bytes/s that moving shards may take; 0: any */
+	/* The members are others than before (mend thread, no lock held); may be NULL. */
+	void (*members_changed)(void *arg);
+	void *members_arg;
 	/* negative controls of tests */
 	bool skip_older;	/* an older copy of a node is not noticed */
 	bool skip_list;		/* directories are listed as seldom as servers are */

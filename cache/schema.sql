@@ -172,3 +172,10 @@ CREATE TABLE device(
   hash BLOB NOT NULL,
   chg INTEGER NOT NULL
 );
+-- Shards that lie elsewhere since epoch chg: deleted from node when that is published.
+CREATE TABLE moved(
+  node INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  chg INTEGER NOT NULL,
+  PRIMARY KEY(node, name)
+) WITHOUT ROWID;

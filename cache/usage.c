@@ -86,7 +86,12 @@ int usage_read(struct store *st, unsigned k, unsigned m, struct usage_node *node
 		pthread_mutex_unlock(&st->meta);
 	} while (!err && rows == BATCH);
 	*below_target = t.below;
-	/* The log's objects are whole copies, but any k nodes must show the newest. */
-	*survives = HF_MIN(t.spare, alive > k ? alive - k : 0);
+	/*
+	 * The log's objects are whole copies, but enough nodes must be left to show the newest
+	 * one: with more nodes than a stripe is wide these are more than k.
+	 */
+	size_t quorum = HF_MIN((size_t)volume_quorum_of(k, m), node_cnt);
+	size_t need = HF_MAX((size_t)k, node_cnt - quorum + 1);
+	*survives = HF_MIN(t.spare, alive > need ? (unsigned)(alive - need) : 0);
 	return err;
 }

@@ -6,6 +6,7 @@
 #include "net/gather.h"
 #include "net/header.h"
 #include "net/histobj.h"
+#include "net/roster.h"
 #include "net/spread.h"
 
 #define ASK_MS	     10000
@@ -558,6 +559,15 @@ int history_verify_blob(void *hist_verify, const char *name, const void *p, size
 	char want[BLOB_NAME_CAP];
 	int err = -EBADMSG;
 
+	if (strncmp(name, "v/n", 3) == 0) {
+		uint64_t generation;
+
+		err = roster_verify(hv->v->keys, hv->dev, hv->dev_cnt, name, p, len);
+		if (!err && roster_name_parse(name, &generation) &&
+		    generation >> 16 < hv->roster >> 16)
+			err = -ESTALE;
+		return err;
+	}
 	if (strncmp(name, "v/h", 3) == 0)
 		return header_verify(keys_vol(hv->v->keys), hv->owner_pk, name, p, len);
 	if (strncmp(name, "l/t", 3) == 0) {

@@ -148,8 +148,8 @@ int history_secure(struct volume *v, const struct hist_device *dev, size_t dev_c
 		   const struct hist_state *st);
 
 /*
- * Verifies any blob of "l/" or "v/h" for repair_blobs: 0 when genuine; -ESTALE genuine, but
- * below a floor; -ENOKEY by a device that is not known here; -ENOTSUP; -EBADMSG.
+ * Verifies any blob of "l/", "v/h" or "v/n" for repair_blobs: 0 when genuine; -ESTALE genuine,
+ * but below a floor; -ENOKEY by a device that is not known here; -ENOTSUP; -EBADMSG.
  */
 struct hist_verify {
 	struct volume *v;
@@ -158,6 +158,7 @@ struct hist_verify {
 	uint8_t owner_pk[32];
 	const struct hist_floor *floor;
 	size_t floor_cnt;
+	uint64_t roster; /* rosters of a lower count than this one's are of no use */
 };
 int history_verify_blob(void *hist_verify, const char *name, const void *p, size_t len);
 

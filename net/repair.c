@@ -138,13 +138,19 @@ static int rebuild_all(struct volume *v, const struct seg_place *place, uint32_t
 	return err;
 }
 
-/* Stores one rebuilt shard somewhere; place is updated when it is there. */
-static int store(struct volume *v, struct seg_place *place, unsigned shard, struct rebuilt *r)
+/*
+ * Stores one rebuilt shard on `target`, NODE_NONE: somewhere; place is updated when it is
+ * there.
+ */
+static int store(struct volume *v, struct seg_place *place, unsigned shard, struct rebuilt *r,
+		 uint16_t target)
 {
 	bool *skip = calloc(v->node_cap, sizeof *skip);
 	int err = skip ? -EAGAIN : -ENOMEM;
 	int64_t i;
 
+	for (size_t n = 0; skip && target != NODE_NONE && n < v->node_cap; n++)
+		skip[n] = n >= volume_nodes(v) || node_number(v->node[n]) != target;
 	while (err == -EAGAIN && (i = choose(v, place, shard, skip)) >= 0) {
 		int64_t end = now_ms() + WRITE_MS;
 		char name[BLOB_NAME_CAP];
@@ -211,7 +217,7 @@ int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
 	for (unsigned i = 0; i < g->k + g->m && !err; i++) {
 		if (!(mask >> i & 1))
 			continue;
-		int e = store(v, place, i, out[i]);
+		int e = store(v, place, i, out[i], (uint16_t)NODE_NONE);
 		if (!e) {
 			stored++;
 		} else if (e == -EAGAIN) {
@@ -226,6 +232,73 @@ int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
 	if (err)
 		return err;
 	return stored ? missing : -EAGAIN;
+}
+
+static void judge(struct volume *v, const struct seg_reader *r, unsigned i, bool deep,
+		  const struct node_io *io, bool *present, bool *bad);
+
+/* The shard as its node gives it; 0 when every cell of it is genuine. */
+static int read_shard(struct volume *v, const struct seg_place *place, unsigned shard,
+		      struct rebuilt *r)
+{
+	const struct seg_geom *g = &place->geom;
+	struct node *n = volume_node(v, place->node[shard]);
+	bool present = false, bad = false;
+	char name[BLOB_NAME_CAP];
+	struct seg_reader sr;
+	struct node_wait w;
+	struct node_io *io;
+
+	if (!n || !node_readable(n))
+		return -ENODATA;
+	keys_shard_name(v->keys, &g->id, shard, place->node[shard], name);
+	io = node_io_new(NODE_GET, name);
+	int err = io ? seg_reader_init(&sr, v->keys, g) : -ENOMEM;
+	if (err) {
+		node_io_unref(io);
+		return err;
+	}
+	io->len = seg_shard_len(g) + 1;
+	io->deadline_ms = now_ms() + READ_MS;
+	node_wait_init(&w);
+	node_wait_submit(&w, n, io);
+	io = node_wait_next(&w, now_ms() + READ_MS + 1000);
+	if (io)
+		judge(v, &sr, shard, true, io, &present, &bad);
+	if (present && !bad && io && !io->err)
+		memcpy(r->blob, io->buf, seg_shard_len(g));
+	else
+		err = -ENODATA;
+	node_io_unref(io);
+	node_wait_release(&w);
+	seg_reader_release(&sr);
+	return err;
+}
+
+int move_shard(struct volume *v, struct seg_place *place, unsigned shard, uint16_t target)
+{
+	struct rebuilt *out[EC_MAX] = {NULL};
+	struct seg_place to = *place;
+
+	int err = seg_geom_check(&place->geom);
+	if (!err)
+		err = rebuilt_new(&out[shard], v, &place->geom, shard);
+	if (!err) {
+		err = read_shard(v, place, shard, out[shard]);
+		if (err == -ENODATA) {
+			err = seg_shard_header(v->keys, &place->geom, shard, out[shard]->blob);
+			if (!err)
+				err = rebuild_all(v, place, 1u << shard, out);
+		}
+	}
+	/* Not where it is, even if that node takes shards. */
+	to.node[shard] = (uint16_t)NODE_NONE;
+	if (!err)
+		err = store(v, &to, shard, out[shard], target);
+	rebuilt_unref(out[shard]);
+	if (!err)
+		*place = to;
+	return err;
 }
 
 int find_shards(struct volume *v, struct seg_place *p)
@@ -400,7 +473,7 @@ static int read_copy(struct volume *v, size_t nodes, const char *name, const boo
 
 /* Copies one blob to the usable nodes that did answer and do not have it. */
 static int copy_blob(struct volume *v, size_t nodes, const char *name, const bool answered[],
-		     const bool has[], const struct verifier *a)
+		     const bool has[], const struct verifier *a, bool *wanted)
 {
 	int64_t end;
 	int copies = 0;
@@ -414,6 +487,7 @@ static int copy_blob(struct volume *v, size_t nodes, const char *name, const boo
 		/* What is genuine nowhere, or nowhere in reach, cannot be copied. */
 		return err == -ENODATA ? 0 : err;
 	}
+	*wanted = true;
 	end = now_ms() + WRITE_MS;
 	node_wait_init(&w);
 	for (size_t i = 0; i < nodes; i++) {
@@ -481,13 +555,14 @@ static bool our_name(const char *name)
 {
 	const char *rest = name + 3;
 
-	if (!strncmp(name, "v/h", 3))
+	if (!strncmp(name, "v/h", 3) || !strncmp(name, "v/n", 3))
 		return *rest && rest[strspn(rest, "0123456789")] == 0;
 	return strlen(name) == 3 + 32 &&
 	       strspn(rest, "abcdefghijklmnopqrstuvwxyz234567") == 32;
 }
 
-static int repair_prefix(struct volume *v, const char *prefix, const struct verifier *a)
+static int repair_prefix(struct volume *v, const char *prefix, const struct verifier *a,
+			 uint64_t *lacking)
 {
 	size_t nodes = volume_nodes(v), room = HF_MAX(nodes, (size_t)1), cnt = 0, at = 0;
 	bool *answered = calloc(room, sizeof *answered);
@@ -512,13 +587,21 @@ static int repair_prefix(struct volume *v, const char *prefix, const struct veri
 	if (!err)
 		qsort(e, cnt, sizeof *e, cmp_entry);
 	for (size_t i = 0, j; !err && i < cnt; i = j) {
-		unsigned lack = 0;
+		unsigned lack = 0, held = 0;
+		bool ours = our_name(e[i].name);
 		memset(has, 0, nodes * sizeof *has);
 		for (j = i; j < cnt && !strcmp(e[i].name, e[j].name); j++)
 			has[e[j].node] = true;
-		for (size_t n = 0; n < nodes; n++)
-			lack += answered[n] && !has[n] && node_writable(v->node[n]);
-		int made = lack && our_name(e[i].name) ? copy_blob(v, nodes, e[i].name, answered, has, a) : 0;
+		for (size_t n = 0; n < nodes; n++) {
+			bool writable = node_writable(v->node[n]);
+			lack += answered[n] && !has[n] && writable;
+			held += has[n] && writable;
+		}
+		bool wanted = false;
+		int made = lack && ours ? copy_blob(v, nodes, e[i].name, answered, has, a, &wanted)
+					: 0;
+		if (made >= 0 && ours && (wanted || !lack) && held + (unsigned)made < v->quorum)
+			(*lacking)++;
 		if (made < 0)
 			err = made;
 		else
@@ -534,13 +617,22 @@ static int repair_prefix(struct volume *v, const char *prefix, const struct veri
 }
 
 int repair_blobs(struct volume *v,
-		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg)
+		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg,
+		 uint64_t *lacking)
 {
+	static const char *const prefix[] = {"v/h", "v/n", "l/"};
 	struct verifier a = {verify, arg};
-	int copies = repair_prefix(v, "v/h", &a);
+	uint64_t few = 0;
+	int copies = 0;
 
-	if (copies < 0)
-		return copies;
-	int more = repair_prefix(v, "l/", &a);
-	return more < 0 ? more : copies + more;
+	for (size_t i = 0; i < sizeof prefix / sizeof *prefix; i++) {
+		int more = repair_prefix(v, prefix[i], &a, &few);
+
+		if (more < 0)
+			return more;
+		copies += more;
+	}
+	if (lacking)
+		*lacking = few;
+	return copies;
 }

@@ -75,12 +75,22 @@ int check_segment(struct volume *v, const struct seg_place *place, bool deep, bo
 		  bool bad[]);
 
 /*
- * repair_blobs: every object below "v/h" and "l/" that any node holds and that `verify`
- * accepts is copied to the usable nodes that lack it.  What verify finds not genuine
+ * repair_blobs: every object below "v/h", "v/n" and "l/" that any node holds and that `verify`
+ * accepts is copied to the writable nodes that lack it.  What verify finds not genuine
  * (-EBADMSG) its node is named for; any other error only says that it is not to be copied.
- * Returns copies made, or -errno.
+ * Returns copies made, or -errno.  *lacking (may be NULL): how many of them are on fewer than
+ * v->quorum writable nodes even then.
  */
 int repair_blobs(struct volume *v,
-		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg);
+		 int (*verify)(void *arg, const char *name, const void *p, size_t len), void *arg,
+		 uint64_t *lacking);
+
+/*
+ * move_shard: one shard of a segment to `target`, or with NODE_NONE to where repair would put
+ * it.  Copied when its node still gives it and every cell is genuine, else rebuilt from the
+ * others.  place->node[shard] says where it is then; nothing is deleted.  The domain rules
+ * hold.  0; -EAGAIN when no node may take it; -ENODATA when it cannot be had.
+ */
+int move_shard(struct volume *v, struct seg_place *place, unsigned shard, uint16_t target);
 
 #endif

@@ -48,10 +48,7 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 	node_wait_init(&v->watch_wait);
 	v->k = k;
 	v->m = m;
-	/* Any K of the N nodes show the newest; one more where M losses still leave that many. */
-	v->quorum = m + 1;
-	if (v->quorum + 1 <= k)
-		v->quorum++;
+	v->quorum = volume_quorum_of(k, m);
 	v->shard_quorum = m > 1 ? k + 1 : k;
 	v->node_cap = VOLUME_NODES_MAX;
 	v->node = calloc(v->node_cap, sizeof *v->node);
@@ -81,6 +78,8 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 		return err;
 	}
 	v->keys = keys;
+	v->creds = creds;
+	creds_ref(creds);
 	*out = v;
 	return 0;
 }
@@ -117,6 +116,25 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 	pthread_cond_broadcast(&v->known);
 	pthread_mutex_unlock(&v->lock);
 	return err ? err : (int)volume_readable(v);
+}
+
+void volume_set_creds(struct volume *v, struct creds *creds)
+{
+	creds_ref(creds);
+	pthread_mutex_lock(&v->lock);
+	struct creds *old = v->creds;
+	v->creds = creds;
+	pthread_mutex_unlock(&v->lock);
+	creds_unref(old);
+}
+
+struct creds *volume_creds(struct volume *v)
+{
+	pthread_mutex_lock(&v->lock);
+	struct creds *c = v->creds;
+	creds_ref(c);
+	pthread_mutex_unlock(&v->lock);
+	return c;
 }
 
 bool volume_known(struct volume *v)
@@ -278,6 +296,7 @@ void volume_close(struct volume *v)
 	if (v->pool)
 		seg_pool_free(v->pool);
 	keys_free(v->keys);
+	creds_unref(v->creds);
 	free(v->node);
 	pthread_cond_destroy(&v->known);
 	pthread_mutex_destroy(&v->lock);

@@ -32,6 +32,7 @@ struct gather;
 struct spread;
 struct volume {
 	struct keys *keys; /* owned */
+	struct creds *creds; /* a reference: what opens later nodes; may be NULL; under lock */
 	unsigned k, m;
 	/* Copies of a log object before it counts as published: N - K + 1, plus 1 where N
 	 * allows (max N - F with F = M), so that one stale node is outvoted. */
@@ -77,6 +78,13 @@ struct node_spec {
 
 #define VOLUME_NODES_MAX 4096
 
+/* What volume_open makes of k and m. */
+static inline unsigned volume_quorum_of(unsigned k, unsigned m)
+{
+	/* Any K of the N nodes show the newest; one more where M losses still leave that many. */
+	return m + 2 <= k ? m + 2 : m + 1;
+}
+
 /* Takes keys over on success, and references to creds (may be NULL).  Waits for no node. */
 int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 		const struct node_spec *spec, size_t spec_cnt, struct creds *creds);
@@ -87,6 +95,9 @@ int volume_verify(struct volume *v, int64_t deadline_ms);
  * of that, or until `need` are readable; 0, or -ENODATA when fewer are.
  */
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
+/* For nodes that are opened from now on; takes a reference. */
+void volume_set_creds(struct volume *v, struct creds *creds);
+struct creds *volume_creds(struct volume *v); /* with a reference; may be NULL */
 bool volume_known(struct volume *v); /* that first verification has ended */
 /* Starts the watcher; cb is called whenever a node changed state. */
 int volume_start(struct volume *v, void (*changed)(void *arg), void *arg);

@@ -568,7 +568,7 @@ static void test_blobs(void **state)
 	assert_int_equal(file_write_atomic(path, "evil9", 5, 0600), 0);
 	snprintf(path, sizeof path, "%s/4/l/cover", x.base);
 	assert_int_equal(file_write_atomic(path, "evil9", 5, 0600), 0);
-	assert_int_equal(repair_blobs(x.v, verify_any, NULL), 5);
+	assert_int_equal(repair_blobs(x.v, verify_any, NULL, NULL), 5);
 	assert_int_equal(node_state(x.v->node[3]), NODE_UP);
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(gather_list(x.v, "l/", &answered, count_name, cnt), 0);

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * move: the members of a volume change while it is in use, and shards move with them.
+ *
+ * A command writes what is meant into the database, one transaction, and returns; the mend
+ * thread does it, now or after the next start, from whatever point it had reached:
+ *
+ *   meant        rows                     the mend thread
+ *   add          node.member = member     a roster with it, then the node joins the volume
+ *   drain        node.member = draining   no new shards; those that are there move
+ *   replace      the same, heir_OLD       the same, all to one node; then remove
+ *   remove       leave_N = 1              when nothing is on it: see volume.h, "remove"
+ *   remove lost  leave_N = 2              its shards count as missing, then remove; the repair
+ *                                         list makes them again
+ *   rebalance    rebalance = 1            shards on nodes that a new segment would not have go
+ *                                         to those that it would
+ *
+ * No roster, no effect: while kv roster_due is set the volume has the members of the roster
+ * before.  One shard moves like this: it is stored in its new place; the segment's row and a
+ * row of `moved`, which names the old copy, change in one transaction; a commit publishes
+ * the row; only then is the old copy deleted and its row of `moved` with it.  A crash leaves
+ * a copy too many at most, and the row of `moved` that says so.
+ */
+#ifndef HOLDFAST_CACHE_MOVE_H
+#define HOLDFAST_CACHE_MOVE_H
+
+#include "cache/publish.h"
+
+/*
+ * Each: 0 when what is meant is in the database, committed; -errno with a log line that says
+ * why not and what to do, nothing has changed then.  The publisher must run.
+ */
+/* The node's place has this number's marker already; url is canonical. */
+int move_add(struct publisher *p, uint16_t number, const char *url, bool rebalance);
+int move_drain(struct publisher *p, uint16_t number);
+int move_remove(struct publisher *p, uint16_t number, bool lost);
+/* All that is on `old` to `heir`, which is added by the same step when url is given. */
+int move_replace(struct publisher *p, uint16_t old, uint16_t heir, const char *url);
+/* The next number that no node ever had.  0 or -errno with a log line. */
+int move_number(struct publisher *p, uint16_t *out);
+/* A node by name (node-3), number or URL: its number, or -ENOENT with a log line. */
+int64_t move_find(struct store *st, const char *what);
+
+struct move_status {
+	uint8_t member;		/* as its row says; 0: no such node */
+	bool joined;		/* a roster with this is in effect */
+	bool leaving, rebalancing;
+	uint64_t shards, bytes; /* that are on it */
+	uint64_t old_copies;	/* still to be deleted from it */
+	char reason[256];	/* what it waits for, "" when nothing */
+};
+int move_get(struct publisher *p, uint16_t number, struct move_status *out);
+/* Waits until the mend thread has done something, at most ms. */
+void move_wait(struct publisher *p, int64_t ms);
+
+/* --- for the mend thread, and who makes a database --- */
+
+/* One slice: *left, there is more to do; *soon, without waiting for anything. */
+int move_round(struct publisher *p, bool *left, bool *soon);
+/* The table `moved`, in a database that was made before there was one.  meta held. */
+int move_table_locked(struct store *st);
+
+#endif
