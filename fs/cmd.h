@@ -76,6 +76,9 @@ bool cmd_interrupted(void);
  */
 int cmd_ping(const char *dir, pid_t *pid, json_t **answer);
 int cmd_alive(const char *dir);
+/* The object of status --json: from the mount, else from the database; NULL with a log line. */
+json_t *cmd_get_status(const char *name);
+void cmd_show_nodes(const json_t *nodes);
 
 /* Removes a tree that this program made; 0 or the first -errno. */
 int cmd_remove_tree(const char *path);

@@ -176,6 +176,8 @@ static int load(struct recover *r, struct volume *v, struct config *cfg)
 	err = tree_load(v, st, &t);
 	if (!err)
 		err = take_addresses(r, st, v, cfg);
+	if (!err)
+		err = recover_keep_roster(r, v->keys, st);
 	char why[1024];
 	snprintf(why, sizeof why, "%s", log_last());
 	int err2 = store_close(st);
@@ -312,9 +314,7 @@ static int run(struct recover *r)
 	if (!err)
 		err = recover_gather_nodes(r);
 	if (!err)
-		err = recover_fetch_header(r);
-	if (!err)
-		err = recover_open_header(r, &keys);
+		err = recover_follow(r, &keys);
 	if (!err)
 		err = recover_make_config(r, &cfg);
 	if (!err)
@@ -330,6 +330,8 @@ static int run(struct recover *r)
 		err = load(r, v, cfg);
 	if (!err)
 		err = check_header(r, v);
+	if (!err)
+		err = recover_put_roster(r, v);
 	if (!err)
 		err = add_device(r, v->keys);
 	if (!err)
@@ -474,6 +476,7 @@ int cmd_recover(int argc, char **argv)
 	kit_free(r.kit);
 	owner_free(r.owner);
 	header_release(&r.head);
+	roster_release(&r.roster);
 	buf_release(&r.head_bytes);
 	return status;
 }

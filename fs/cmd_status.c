@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * status, and node list, which shows a part of the same.
+ * status; node list (cmd_node.c) shows a part of the same.
  */
 #include "fs/cmd.h"
 
@@ -12,7 +12,7 @@
 #define VERIFY_MS 3000
 
 /* From the mount when there is one, else from the database.  NULL with a log line. */
-static json_t *get_status(const char *name)
+json_t *cmd_get_status(const char *name)
 {
 	json_t *req = json_pack("{s:s}", "cmd", "status"), *answer = NULL, *st = NULL;
 	struct config *cfg;
@@ -89,7 +89,7 @@ static void show_nodes(const json_t *nodes)
 }
 
 /* All that is known: two lines a node. */
-static void list_nodes(const json_t *nodes)
+void cmd_show_nodes(const json_t *nodes)
 {
 	char size[SIZE_CAP], late[SIZE_CAP + 4], p95[SIZE_CAP + 4], up[SIZE_CAP + 4],
 		down[SIZE_CAP + 4];
@@ -163,7 +163,7 @@ struct all {
 static int one_volume(void *arg, const char *name)
 {
 	struct all *a = arg;
-	json_t *st = get_status(name);
+	json_t *st = cmd_get_status(name);
 
 	a->cnt++;
 	if (!st) {
@@ -198,7 +198,7 @@ int cmd_status(int argc, char **argv)
 		return cmd_usage("status", "\"%s\" is too much: one NAME or none",
 				 argv[optind + 1]);
 	if (argc > optind) {
-		json_t *st = get_status(argv[optind]);
+		json_t *st = cmd_get_status(argv[optind]);
 
 		if (!st)
 			return cmd_fail_last("status", -EIO);
@@ -220,47 +220,4 @@ int cmd_status(int argc, char **argv)
 	if (!a.cnt && !a.status)
 		puts("no volume on this machine: holdfast create makes one");
 	return fflush(stdout) ? EXIT_FAILED : a.status;
-}
-
-int cmd_node(int argc, char **argv)
-{
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-					      {NULL, 0, NULL, 0}};
-	static const char *const later[] = {"add", "remove", "replace", "drain"};
-	static char as[] = "node";
-	bool json = false;
-	int o, status;
-
-	for (size_t i = 0; argc > 1 && i < sizeof later / sizeof *later; i++)
-		if (!strcmp(argv[1], later[i]))
-			return cmd_fail(
-				"node",
-				"%s is not supported by this version: the nodes of a volume "
-				"are those it was created with",
-				later[i]);
-	if (argc < 2 || strcmp(argv[1], "list"))
-		return cmd_usage("node", "%s",
-				 argc < 2 ? "what to do is needed: list NAME"
-					  : "only list NAME can be asked");
-	argc--;
-	argv++;
-	argv[0] = as;
-	while ((o = cmd_getopt(argc, argv, "", longs)) != -1) {
-		if (o != 'j')
-			return EXIT_USAGE;
-		json = true;
-	}
-	status = cmd_operands(argc, argv, 1, "NAME");
-	if (status)
-		return status;
-	json_t *st = get_status(argv[optind]);
-	if (!st)
-		return cmd_fail_last("node", -EIO);
-	json_t *nodes = json_incref(json_object_get(st, "nodes"));
-	json_decref(st);
-	if (json)
-		return cmd_print_json(nodes);
-	list_nodes(nodes);
-	json_decref(nodes);
-	return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
 }

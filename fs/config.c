@@ -288,6 +288,26 @@ int config_add_node(struct config *c, uint16_t number, const char *url, size_t u
 	return 0;
 }
 
+int config_set_nodes(struct config *c, const struct node_spec *node, size_t cnt)
+{
+	struct config fresh = {0};
+	int err = 0;
+
+	for (size_t i = 0; i < cnt && !err; i++)
+		err = config_add_node(&fresh, node[i].number, node[i].url, strlen(node[i].url));
+	if (!err) {
+		struct config old = {.node = c->node, .node_cnt = c->node_cnt};
+
+		c->node = fresh.node;
+		c->node_cnt = fresh.node_cnt;
+		fresh = old;
+	}
+	for (size_t i = 0; i < fresh.node_cnt; i++)
+		free(fresh.node[i].url);
+	free(fresh.node);
+	return err;
+}
+
 int config_add_device(struct config *c, const struct rec_device *d)
 {
 	struct rec_device *more = reallocarray(c->devices, c->device_cnt + 1, sizeof *more);

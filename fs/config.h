@@ -46,6 +46,8 @@ int config_list(int (*cb)(void *arg, const char *name), void *arg);
 /* A zeroed config for NAME in dir (copied). */
 int config_new(struct config **out, const char *name, const char *dir);
 int config_add_node(struct config *c, uint16_t number, const char *url, size_t url_len);
+/* Exactly these nodes; urls are copied. */
+int config_set_nodes(struct config *c, const struct node_spec *node, size_t cnt);
 int config_add_device(struct config *c, const struct rec_device *d);
 /* For tests and for whoever has the text: strict, -EBADMSG or -ENOTSUP with a log line. */
 int config_parse(const char *text, size_t len, struct config *c);

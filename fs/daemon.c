@@ -9,6 +9,7 @@
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/drive.h"
+#include "fs/members.h"
 #include "fs/secrets.h"
 #include "net/http.h"
 
@@ -117,6 +118,44 @@ static json_t *do_fsck(struct call *c, const json_t *req)
 			 f.list);
 }
 
+static int move_progress(void *arg, const struct move_status *ms)
+{
+	struct call *c = arg;
+
+	return c->send(c->conn, json_pack("{s:I, s:I, s:s}", "shards", (json_int_t)ms->shards,
+					  "bytes", (json_int_t)ms->bytes, "reason", ms->reason));
+}
+
+static const char *str(const json_t *req, const char *key)
+{
+	return json_string_value(json_object_get(req, key));
+}
+
+static json_t *do_node(struct call *c, const json_t *req)
+{
+	struct member_change m = {.op = str(req, "op"),
+				  .node = str(req, "node"),
+				  .url = str(req, "url"),
+				  .credentials = str(req, "credentials"),
+				  .rebalance = json_is_true(json_object_get(req, "rebalance")),
+				  .lost = json_is_true(json_object_get(req, "lost"))};
+	bool add = m.op && !strcmp(m.op, "add"), replace = m.op && !strcmp(m.op, "replace");
+
+	if (!add && !replace && (!m.op || (strcmp(m.op, "drain") && strcmp(m.op, "remove"))))
+		return control_error(-EINVAL, "the request does not say what to do with a node");
+	if ((!m.node) != add || (!m.url) == (add || replace))
+		return control_error(-EINVAL, "the request lacks a node or a place");
+	if (c->d->o->fs.read_only)
+		return control_error(-EROFS, "the volume is mounted read-only");
+	int err = members_begin(c->d->s, &m);
+	if (!err && json_is_true(json_object_get(req, "wait")))
+		err = members_wait(c->d->s, &m, call_give_up, move_progress, c);
+	if (err)
+		return control_error(err, "%s",
+				     err == -EPIPE ? "the caller has gone" : log_last());
+	return json_pack("{s:b, s:i}", "ok", 1, "number", (int)m.number);
+}
+
 static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, json_t *p),
 		      void *conn)
 {
@@ -158,6 +197,8 @@ static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, 
 	}
 	if (!strcmp(cmd, "fsck"))
 		return do_fsck(&c, req);
+	if (!strcmp(cmd, "node"))
+		return do_node(&c, req);
 	return control_error(
 		-ENOSYS, "the mount does not know \"%.40s\": is it of another version?", cmd);
 }

@@ -147,12 +147,66 @@ static bool database_missing(const struct config *cfg)
 	return missing;
 }
 
+/*
+ * volume.json over the rows: an address that was changed there holds, which nodes there are
+ * is what the rows say.  save: the file is to say so too.
+ */
+static int sync_nodes(struct store *st, struct config *cfg, bool save)
+{
+	struct node_spec *list;
+	size_t cnt, kept = 0;
+	int err = member_list(st, &list, &cnt);
+
+	for (size_t i = 0; i < cnt && !err; i++) {
+		for (size_t j = 0; j < cfg->node_cnt; j++)
+			if (cfg->node[j].number == list[i].number) {
+				free(list[i].url);
+				list[i].url = strdup(cfg->node[j].url);
+				if (!list[i].url)
+					err = -ENOMEM;
+			}
+		if (list[i].member == NODE_GONE)
+			free(list[i].url);
+		else
+			list[kept++] = list[i];
+	}
+	bool same = kept == cfg->node_cnt;
+	for (size_t i = 0; i < kept && same; i++) {
+		bool there = false;
+
+		for (size_t j = 0; j < kept; j++)
+			there |= cfg->node[j].number == list[i].number;
+		same = there;
+	}
+	/* A database without rows has not been opened with its keys yet. */
+	if (!err && cnt && !same) {
+		err = config_set_nodes(cfg, list, kept);
+		if (!err && save)
+			err = config_save(cfg);
+	}
+	member_list_free(list, err ? 0 : kept);
+	return err;
+}
+
+/* The mend thread: nodes came or went for good. */
+static void members_changed(void *arg)
+{
+	struct drive *d = arg;
+
+	pthread_mutex_lock(&d->lock);
+	/* The rows hold in any case: the next start writes the file. */
+	sync_nodes(d->st, d->cfg, true);
+	pthread_mutex_unlock(&d->lock);
+}
+
 int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 	       const struct store_opts *so)
 {
 	struct drive *d = calloc(1, sizeof *d);
 	struct store_opts mine = *so;
 	struct creds *creds = NULL;
+	struct node_spec *spec = NULL;
+	size_t spec_cnt = 0;
 
 	if (!d) {
 		keys_free(keys);
@@ -183,17 +237,21 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 			       cfg->dir, d->st->device, cfg->device);
 	if (!err && keys)
 		err = member_put(d->st, cfg->node, cfg->node_cnt, cfg->devices, cfg->device_cnt);
+	if (!err)
+		err = sync_nodes(d->st, cfg, keys != NULL);
 	if (!err && keys)
 		err = secrets_open(cfg, keys, &creds);
+	if (!err && keys)
+		err = member_specs(d->st, &spec, &spec_cnt);
 	if (!err && keys) {
-		err = volume_open(&d->vol, keys, cfg->k, cfg->m, cfg->node, cfg->node_cnt,
-				  creds);
+		err = volume_open(&d->vol, keys, cfg->k, cfg->m, spec, spec_cnt, creds);
 		if (!err) {
 			keys = NULL;
 			d->st->vol = d->vol;
 		}
 	}
 	creds_unref(creds);
+	member_list_free(spec, spec_cnt);
 	keys_free(keys);
 	if (err) {
 		char why[1024];
@@ -258,7 +316,10 @@ static void pace_of(struct publish_pace *p)
 int drive_start(struct drive *d, int64_t verify_ms)
 {
 	struct publish_opts po = {.interval_ms = d->interval_ms,
-				  .device_cnt = d->cfg->device_cnt};
+				  .device_cnt = d->cfg->device_cnt,
+				  .repair_limit = d->repair_limit,
+				  .members_changed = members_changed,
+				  .members_arg = d};
 	struct publisher *pub;
 
 	pace_of(&po.pace);
@@ -329,7 +390,7 @@ int drive_close(struct drive *d)
 /* --- publishing --- */
 
 /* The publisher stays while it is held; every hold lasts for a slice only. */
-static struct publisher *hold(struct drive *d)
+struct publisher *drive_hold(struct drive *d)
 {
 	pthread_mutex_lock(&d->lock);
 	struct publisher *p = d->pub;
@@ -339,7 +400,7 @@ static struct publisher *hold(struct drive *d)
 	return p;
 }
 
-static void let_go(struct drive *d)
+void drive_let_go(struct drive *d)
 {
 	pthread_mutex_lock(&d->lock);
 	if (--d->users == 0)
@@ -349,13 +410,13 @@ static void let_go(struct drive *d)
 
 void drive_publish_status(struct drive *d, struct publish_status *out)
 {
-	struct publisher *p = hold(d);
+	struct publisher *p = drive_hold(d);
 
 	memset(out, 0, sizeof *out);
 	if (!p)
 		return;
 	publish_get_status(p, out);
-	let_go(d);
+	drive_let_go(d);
 }
 
 void drive_poke(struct drive *d)
@@ -426,13 +487,13 @@ int drive_publish(struct drive *d, const struct drive_wait *w)
 
 	drive_publish_status(d, &was);
 	for (;;) {
-		struct publisher *p = hold(d);
+		struct publisher *p = drive_hold(d);
 		int64_t now = now_ms();
 
 		if (!p)
 			return publish_failed(d, -ECANCELED, w->protect);
 		err = publish_wait(p, w->protect, HF_MIN(now + SLICE_MS, end));
-		let_go(d);
+		drive_let_go(d);
 		if (err != -ETIMEDOUT && err != -EAGAIN)
 			break;
 		now = now_ms();

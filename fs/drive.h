@@ -16,6 +16,7 @@ struct drive {
 	struct store *st;
 	struct volume *vol;
 	unsigned interval_ms;
+	uint64_t repair_limit; /* bytes/s of moving shards; 0: any */
 	/* the rest belongs to drive.c */
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
@@ -63,6 +64,9 @@ int drive_publish(struct drive *d, const struct drive_wait *w);
 /* Zeros when no publisher runs. */
 void drive_publish_status(struct drive *d, struct publish_status *out);
 void drive_poke(struct drive *d); /* a node may be back: try all now */
+/* The publisher stays while it is held, for a slice of a wait at most; NULL: none runs. */
+struct publisher *drive_hold(struct drive *d);
+void drive_let_go(struct drive *d);
 
 /* Calls found with a sentence for each node that cannot be read now; returns how many. */
 unsigned drive_missing_nodes(struct drive *d, void (*found)(void *arg, const char *what),

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * recover: what recover is told and finds.  recover_find.c reads: the kit, the nodes, the
- * header, who is who; cmd_recover.c does the rest.
+ * header, who is who; recover_members.c follows the nodes to those that the drive has now;
+ * cmd_recover.c does the rest.
  */
 #ifndef HOLDFAST_FS_RECOVER_H
 #define HOLDFAST_FS_RECOVER_H
 
 #include "fs/config.h"
+#include "cache/member.h"
 #include "net/kit.h"
 
 struct found {
@@ -33,6 +35,8 @@ struct recover {
 	size_t node_cnt;
 	struct buf head_bytes;
 	struct header head;
+	struct roster roster; /* the one that held, when has_roster */
+	bool has_roster;
 	uint16_t device; /* this machine's */
 	unsigned answered;
 };
@@ -48,11 +52,18 @@ int recover_unlock(struct recover *r);
 int recover_credentials(struct recover *r);
 /* The kit's addresses, and which node each --node URL is. */
 int recover_gather_nodes(struct recover *r);
+int recover_add_node(struct recover *r, uint16_t number, const char *url, size_t len,
+		     bool given);
+/* Both of these, and the roster, from ever more nodes until nothing newer is shown. */
+int recover_follow(struct recover *r, struct keys **keys);
 int recover_fetch_header(struct recover *r);
 /* The volume key from the header's kit slot; then what only it can read: nodes, devices. */
 int recover_open_header(struct recover *r, struct keys **keys);
 /* The header's list is newer than the kit's; what --node says holds against both. */
 int recover_make_config(struct recover *r, struct config **out);
+/* This machine's own roster: in its database; then on the nodes, before its header. */
+int recover_keep_roster(struct recover *r, const struct keys *k, struct store *st);
+int recover_put_roster(struct recover *r, struct volume *v);
 /* Enough of them can be read, and written to. */
 int recover_check_nodes(struct recover *r, struct volume *v);
 

@@ -116,7 +116,7 @@ int recover_credentials(struct recover *r)
 
 /* --- the nodes --- */
 
-static int add_node(struct recover *r, uint16_t number, const char *url, size_t len, bool given)
+int recover_add_node(struct recover *r, uint16_t number, const char *url, size_t len, bool given)
 {
 	struct found *f = NULL;
 
@@ -165,12 +165,12 @@ static int recognise(struct recover *r, const char *url)
 		max = HF_MAX(max, (uint32_t)number);
 		err = probe(r, number, url);
 		if (!err)
-			return add_node(r, number, url, strlen(url), true);
+			return recover_add_node(r, number, url, strlen(url), true);
 	}
 	for (uint32_t n = 1; n <= max + TRY_MORE && n < NODE_NONE && err == -EBADMSG; n++) {
 		err = probe(r, (uint16_t)n, url);
 		if (!err)
-			return add_node(r, (uint16_t)n, url, strlen(url), true);
+			return recover_add_node(r, (uint16_t)n, url, strlen(url), true);
 	}
 	if (err == -EBADMSG)
 		return log_fail(err, "node %s belongs to another volume than the kit %s", url,
@@ -188,7 +188,7 @@ int recover_gather_nodes(struct recover *r)
 	for (size_t i = 0; i < r->url_cnt && !err; i++)
 		err = recognise(r, r->url[i]);
 	for (size_t i = 0; i < r->kit->node_cnt && !err; i++)
-		err = add_node(r, r->kit->node[i].number, (const char *)r->kit->node[i].url,
+		err = recover_add_node(r, r->kit->node[i].number, (const char *)r->kit->node[i].url,
 			       r->kit->node[i].url_len, false);
 	return err;
 }

@@ -41,12 +41,19 @@ static json_t *time_or_null(int64_t ns)
 	return *when ? json_string(when) : json_null();
 }
 
-static json_t *one_node(const struct node_info *i, const struct usage_node *u)
+static json_t *one_node(const struct node_info *i, const struct usage_node *u,
+			enum node_member m)
 {
-	return json_pack("{s:o, s:o, s:s, s:s, s:o, s:I, s:I, s:o}", "name", text(i->name),
-			 "url", text(i->url), "kind", i->kind, "state",
-			 node_state_name(i->state), "since", time_or_null(i->since_ns),
-			 "shards", (json_int_t)u->shards, "bytes", (json_int_t)u->bytes,
+	/* Drained: nothing is left on it, and it may be removed. */
+	const char *member = m == NODE_MEMBER	? "member"
+			     : m == NODE_LEAVING ? "leaving"
+			     : u->shards	 ? "draining"
+						 : "drained";
+
+	return json_pack("{s:o, s:o, s:s, s:s, s:s, s:o, s:I, s:I, s:o}", "name",
+			 text(i->name), "url", text(i->url), "kind", i->kind, "state",
+			 node_state_name(i->state), "member", member, "since",
+			 time_or_null(i->since_ns), "shards", (json_int_t)u->shards, "bytes", (json_int_t)u->bytes,
 			 "error", *i->error ? text(i->error) : json_null());
 }
 
@@ -141,7 +148,7 @@ static json_t *report(struct drive *d, struct node **node, size_t node_cnt,
 	snprintf(fail_msg, sizeof fail_msg, "%s", d->st->fail_msg);
 	pthread_mutex_unlock(&d->st->meta);
 	for (size_t i = 0; i < node_cnt; i++) {
-		json_t *one = one_node(&info[i], &use[i]);
+		json_t *one = one_node(&info[i], &use[i], node_member(node[i]));
 
 		if (one)
 			add_figures(one, &info[i], last_verified(d, info[i].number),
@@ -193,7 +200,19 @@ out:
 
 json_t *drive_status(struct drive *d, const char *mountpoint)
 {
-	return report(d, d->vol->node, volume_nodes(d->vol), mountpoint, NULL);
+	size_t all = volume_nodes(d->vol), cnt = 0;
+	struct node **node = calloc(HF_MAX(all, (size_t)1), sizeof *node);
+
+	if (!node) {
+		log_fail(-ENOMEM, "out of memory");
+		return NULL;
+	}
+	for (size_t i = 0; i < all; i++)
+		if (node_member(d->vol->node[i]) != NODE_GONE)
+			node[cnt++] = d->vol->node[i];
+	json_t *j = report(d, node, cnt, mountpoint, NULL);
+	free(node);
+	return j;
 }
 
 unsigned drive_missing_nodes(struct drive *d, void (*found)(void *arg, const char *what),
