@@ -119,10 +119,28 @@ static const struct command commands[] = {
 	 "\n"
 	 "example: holdfast recover /media/usb/kit.txt work\n",
 	 cmd_recover},
-	{"node", "list the nodes of a volume",
+	{"node", "list, add, drain, remove, replace nodes",
 	 "usage: holdfast node list NAME [--json]\n"
+	 "       holdfast node add NAME URL [--credentials FILE] [--rebalance]\n"
+	 "       holdfast node drain NAME NODE\n"
+	 "       holdfast node remove NAME NODE [--lost]\n"
+	 "       holdfast node replace NAME OLD NEW_URL [--credentials FILE]\n"
 	 "\n"
-	 "example: holdfast node list work\n",
+	 "NODE is node-3, 3 or its URL.  A mount does the work and the command follows it; without\n"
+	 "one the command does it.  What was begun goes on after a crash, with the next mount.\n"
+	 "The kit stays as it is.\n"
+	 "\n"
+	 "  add                      a new node; --rebalance: what is stored is spread onto it too\n"
+	 "  drain                    no new shards; those that are there move to the others\n"
+	 "  remove                   a drained node; --lost: one that is gone for good, whose shards\n"
+	 "                           are made again on the others\n"
+	 "  replace                  all of OLD goes to a new node, copied where OLD still answers;\n"
+	 "                           then OLD is removed\n"
+	 "  --no-wait                return at once\n"
+	 "  --credentials FILE       an ini file with a section for each profile\n"
+	 "  --passphrase-file FILE   its first line is the passphrase, when nothing is mounted\n"
+	 "\n"
+	 "example: holdfast node replace work node-2 dir:/mnt/new/hf\n",
 	 cmd_node},
 	{"scrub", "read and verify every shard",
 	 "usage: holdfast scrub NAME [--passphrase-file FILE] [--json]\n"
