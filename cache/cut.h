@@ -183,7 +183,7 @@ struct publisher {
 	/* Mend thread: usable when last looked at; gone since; its shards were listed. */
 	bool *node_was, *node_lost, *node_listed;
 	/* move.c: where its pass is, mend thread; the rest under lock. */
-	uint64_t move_seg, move_failed;
+	uint64_t move_seg, move_failed, move_pass; /* rebalance as the pass began */
 	uint64_t move_rounds;
 	int64_t move_next_ms; /* the limit on bandwidth: not before */
 	char move_reason[256];

@@ -192,6 +192,7 @@ struct round {
 	uint8_t *leave;
 	uint64_t *on; /* shards found on list[i] in this pass */
 	bool rebalance, work;
+	bool joining; /* the rows name what is not open yet */
 	uint64_t failed;
 	int64_t end_ms;
 };
@@ -231,9 +232,19 @@ static int round_begin(struct round *r, struct publisher *p)
 		r->leave[i] = (uint8_t)member_kv_locked(st, "leave", r->list[i].number);
 		r->work |= r->list[i].member == NODE_DRAINING || r->leave[i] || r->heir[i];
 	}
-	r->rebalance = member_kv_locked(st, "rebalance", 0) != 0;
-	r->work |= r->rebalance;
+	/*
+	 * A change may have been asked for since members_step looked: a pass over what is open
+	 * now would say of a node that it has its share which has not joined.  And a pass that
+	 * is in the middle is not one for what was asked for meanwhile.
+	 */
+	r->joining = member_kv_locked(st, "roster_due", 0) != 0;
+	uint64_t asked = member_kv_locked(st, "rebalance", 0);
+
 	pthread_mutex_unlock(&st->meta);
+	if (!p->move_seg)
+		p->move_pass = asked;
+	r->rebalance = asked != 0;
+	r->work |= r->rebalance;
 	return err;
 }
 
@@ -299,6 +310,23 @@ static bool wants_move(struct round *r, const struct seg_place *pl, unsigned i,
 	return false;
 }
 
+/* The copy on this node goes when epoch chg is published. */
+static int put_moved_locked(struct store *st, const struct seg_place *pl, unsigned shard,
+			    uint16_t node, uint64_t chg)
+{
+	sqlite3_stmt *q = store_stmt(st, "INSERT OR REPLACE INTO moved(node,name,chg) "
+					 "VALUES(?1,?2,?3)");
+	char name[BLOB_NAME_CAP];
+
+	if (!q)
+		return -EIO;
+	keys_shard_name(st->vol->keys, &pl->geom.id, shard, node, name);
+	sqlite3_bind_int64(q, 1, node);
+	sqlite3_bind_text(q, 2, name, -1, SQLITE_STATIC);
+	sqlite3_bind_int64(q, 3, (int64_t)chg);
+	return store_run(st, q);
+}
+
 /* The segment's row and what is to be deleted, together.  0, or -ENOENT: it is gone. */
 static int note_move(struct round *r, uint64_t seg, const struct seg_place *pl, unsigned shard,
 		     uint16_t from)
@@ -314,21 +342,13 @@ static int note_move(struct round *r, uint64_t seg, const struct seg_place *pl, 
 		gone = -ENOENT;
 		where = pl->node[shard];
 	}
-	keys_shard_name(st->vol->keys, &pl->geom.id, shard, where, name);
-	sqlite3_stmt *q = err ? NULL
-			      : store_stmt(st, "INSERT OR REPLACE INTO moved(node,name,chg) "
-					       "VALUES(?1,?2,?3)");
-	if (!err && !q)
-		err = -EIO;
-	if (!err) {
-		sqlite3_bind_int64(q, 1, where);
-		sqlite3_bind_text(q, 2, name, -1, SQLITE_STATIC);
-		sqlite3_bind_int64(q, 3, (int64_t)st->epoch);
-		err = store_run(st, q);
-	}
+	if (!err)
+		err = put_moved_locked(st, pl, shard, where, st->epoch);
 	/* A copy that came back to where an old one was to be deleted is no old one. */
 	keys_shard_name(st->vol->keys, &pl->geom.id, shard, pl->node[shard], name);
-	q = err || gone ? NULL : store_stmt(st, "DELETE FROM moved WHERE node=?1 AND name=?2");
+	sqlite3_stmt *q = err || gone ? NULL
+				      : store_stmt(st, "DELETE FROM moved WHERE node=?1 AND "
+						       "name=?2");
 	if (q) {
 		sqlite3_bind_int64(q, 1, pl->node[shard]);
 		sqlite3_bind_text(q, 2, name, -1, SQLITE_STATIC);
@@ -389,7 +409,7 @@ static int next_row(struct round *r, uint64_t *seg, struct seg_place *pl)
 
 	pthread_mutex_lock(&st->meta);
 	sqlite3_stmt *q = store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE "
-					 "kind<>3 AND seg>?1 ORDER BY seg LIMIT 200");
+					 "kind<3 AND seg>?1 ORDER BY seg LIMIT 200");
 	if (!q)
 		err = -EIO;
 	else
@@ -410,6 +430,94 @@ static int next_row(struct round *r, uint64_t *seg, struct seg_place *pl)
 	return hit ? 1 : rows == SLICE_ROWS ? 2 : 0;
 }
 
+/* --- what is condemned --- */
+
+struct dead {
+	uint64_t seg;
+	int64_t since;
+	uint64_t chg;
+	struct seg_place place;
+};
+
+/*
+ * Nobody needs a shard of a condemned segment: it is not moved off a node that drains, it
+ * goes, as soon as garbage.c might delete it too (its row's chg is published), or with the
+ * node.  Its row does not name that node any more, so that nothing waits for it.
+ */
+static int drop_dead_locked(struct round *r, const struct dead *d)
+{
+	struct store *st = r->p->st;
+	unsigned n = (unsigned)d->place.geom.k + d->place.geom.m, left = 0, hit = 0;
+	uint8_t nodes[2 * EC_MAX];
+	int err = 0;
+
+	for (unsigned i = 0; i < n && !err; i++) {
+		uint16_t at = d->place.node[i];
+		int64_t of = at == NODE_NONE ? -1 : index_of(r, at);
+
+		if (of >= 0 && r->list[of].member >= NODE_DRAINING) {
+			err = put_moved_locked(st, &d->place, i, at, d->chg);
+			at = (uint16_t)NODE_NONE;
+			hit++;
+		}
+		put_le16(nodes + 2 * i, at);
+		left += at != NODE_NONE;
+	}
+	if (err || !hit)
+		return err;
+	sqlite3_stmt *q =
+		left ? store_stmt(st, "UPDATE segment SET nodes=?2 WHERE seg=?1 AND kind=4")
+		     : store_stmt(st, "DELETE FROM segment WHERE seg=?1 AND kind=4");
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, (int64_t)d->seg);
+	if (left)
+		sqlite3_bind_blob(q, 2, nodes, (int)(2 * n), SQLITE_STATIC);
+	return store_run(st, q);
+}
+
+static int drop_condemned(struct round *r)
+{
+	struct store *st = r->p->st;
+	struct dead *row = malloc(DELETES * sizeof *row);
+	int64_t since = INT64_MIN;
+	uint64_t seg = 0;
+	int cnt = DELETES, more = 0, err = row ? 0 : -ENOMEM;
+	bool drains = false;
+
+	for (size_t i = 0; i < r->cnt; i++)
+		drains |= r->list[i].member == NODE_DRAINING;
+	while (!err && drains && cnt == DELETES) {
+		cnt = 0;
+		pthread_mutex_lock(&st->meta);
+		sqlite3_stmt *q = store_stmt(
+			st, "SELECT seg,since,chg," SEGMENT_COLS " FROM segment INDEXED BY "
+			    "segment_condemned WHERE kind=4 AND (since,seg)>(?1,?2) "
+			    "ORDER BY since,seg LIMIT 64");
+		if (!q)
+			err = -EIO;
+		if (q) {
+			sqlite3_bind_int64(q, 1, since);
+			sqlite3_bind_int64(q, 2, (int64_t)seg);
+		}
+		while (!err && cnt < DELETES && (more = store_step(st, q)) == 1) {
+			row[cnt].seg = seg = (uint64_t)sqlite3_column_int64(q, 0);
+			row[cnt].since = since = sqlite3_column_int64(q, 1);
+			row[cnt].chg = (uint64_t)sqlite3_column_int64(q, 2);
+			err = segment_columns(q, 3, &row[cnt++].place);
+		}
+		if (q)
+			sqlite3_reset(q);
+		if (!err && more < 0)
+			err = more;
+		for (int i = 0; i < cnt && !err; i++)
+			err = drop_dead_locked(r, &row[i]);
+		pthread_mutex_unlock(&st->meta);
+	}
+	free(row);
+	return err;
+}
+
 /* --- old copies --- */
 
 struct old_copy {
@@ -417,16 +525,21 @@ struct old_copy {
 	char name[BLOB_NAME_CAP];
 };
 
-static int old_copies(struct store *st, struct old_copy c[DELETES])
+/* Behind `after`, in the order of the table. */
+static int old_copies(struct store *st, const struct old_copy *after, struct old_copy c[DELETES])
 {
 	int cnt = 0, more = 0;
 
 	pthread_mutex_lock(&st->meta);
-	sqlite3_stmt *q = store_stmt(st, "SELECT node,name FROM moved WHERE chg<=?1 LIMIT 64");
+	sqlite3_stmt *q = store_stmt(st, "SELECT node,name FROM moved WHERE chg<=?1 AND "
+					 "(node,name)>(?2,?3) ORDER BY node,name LIMIT 64");
 	if (!q)
 		more = -EIO;
-	else
+	if (q) {
 		sqlite3_bind_int64(q, 1, (int64_t)st->published);
+		sqlite3_bind_int64(q, 2, after->node);
+		sqlite3_bind_text(q, 3, after->name, -1, SQLITE_STATIC);
+	}
 	while (q && cnt < DELETES && (more = store_step(st, q)) == 1) {
 		c[cnt].node = (uint16_t)sqlite3_column_int(q, 0);
 		snprintf(c[cnt].name, sizeof c[cnt].name, "%s",
@@ -454,14 +567,19 @@ static int forget_copy(struct store *st, const struct old_copy *c)
 	return err;
 }
 
-/* What the commits do not name any more.  1: there may be more; 0; -errno. */
-static int delete_copies(struct publisher *p)
+/* What the commits do not name any more, behind *after.  1: there may be more; 0; -errno. */
+static int delete_copies(struct publisher *p, struct old_copy *after)
 {
 	struct old_copy c[DELETES];
 	struct node_wait w;
 	struct node_io *io;
-	int done = 0, cnt = old_copies(p->st, c), err = 0;
+	int cnt = old_copies(p->st, after, c), err = 0;
 
+	if (cnt <= 0)
+		return cnt;
+	*after = c[cnt - 1];
+	/* The rows that do not name these copies any more are on the disk before they go. */
+	err = store_commit(p->st);
 	node_wait_init(&w);
 	for (int i = 0; i < cnt && !err; i++) {
 		struct node *n = volume_node(p->st->vol, c[i].node);
@@ -469,24 +587,30 @@ static int delete_copies(struct publisher *p)
 		/* What is left on a node that is gone stays there. */
 		if (!n || node_member(n) == NODE_GONE) {
 			err = forget_copy(p->st, &c[i]);
-			done += !err;
 			continue;
 		}
-		if (!node_readable(n) || !(io = node_io_new(NODE_DEL, c[i].name)))
+		/* Those of a node that is away are stepped over together. */
+		if (!node_readable(n)) {
+			if (c[cnt - 1].node == c[i].node) {
+				after->node++;
+				after->name[0] = 0;
+				break;
+			}
+			continue;
+		}
+		if (!(io = node_io_new(NODE_DEL, c[i].name)))
 			continue;
 		io->deadline_ms = now_ms() + DELETE_MS;
 		io->tag = (unsigned)i;
 		node_wait_submit(&w, n, io);
 	}
 	while (w.pending && (io = node_wait_next(&w, now_ms() + DELETE_MS + 1000))) {
-		if (!err && (!io->err || io->err == -ENOENT)) {
+		if (!err && (!io->err || io->err == -ENOENT))
 			err = forget_copy(p->st, &c[io->tag]);
-			done += !err;
-		}
 		node_io_unref(io);
 	}
 	node_wait_release(&w);
-	return cnt < 0 ? cnt : err ? err : done == DELETES;
+	return err ? err : publish_stopping(p) ? -ECANCELED : cnt == DELETES;
 }
 
 /* --- the end of a node --- */
@@ -518,7 +642,7 @@ static int forget_shards(struct round *r, uint16_t number)
 		pthread_mutex_lock(&st->meta);
 		sqlite3_stmt *q =
 			store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE "
-				       "kind<>3 AND seg>?1 ORDER BY seg LIMIT 200");
+				       "kind<3 AND seg>?1 ORDER BY seg LIMIT 200");
 		if (!q)
 			err = -EIO;
 		else
@@ -620,14 +744,18 @@ static int leave(struct round *r, size_t at)
 	return members_step(p);
 }
 
-static int finish_pass(struct round *r, bool *left)
+static int finish_pass(struct round *r, bool *left, bool *soon)
 {
 	struct publisher *p = r->p;
 	int err = 0;
 
 	if (r->rebalance && !r->failed) {
 		pthread_mutex_lock(&p->st->meta);
-		err = member_put_kv_locked(p->st, "rebalance", 0, 0);
+		/* As counted by move_add: another node may have come since this pass began. */
+		if (member_kv_locked(p->st, "rebalance", 0) == p->move_pass)
+			err = member_put_kv_locked(p->st, "rebalance", 0, 0);
+		else
+			*soon = true;
 		pthread_mutex_unlock(&p->st->meta);
 	}
 	for (size_t i = 0; i < r->cnt && !err; i++) {
@@ -664,7 +792,9 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 		return err == -EAGAIN ? 0 : err;
 	}
 	err = round_begin(&r, p);
-	if (!err && r.work) {
+	if (!err && r.joining)
+		*soon = true;
+	if (!err && r.work && !r.joining) {
 		while (!err && (more = next_row(&r, &p->move_seg, &pl)) > 0) {
 			if (more == 1)
 				err = move_segment(&r, p->move_seg, &pl);
@@ -682,7 +812,9 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 			r.failed = p->move_failed;
 			p->move_seg = p->move_failed = 0;
 			say(p, "");
-			err = finish_pass(&r, left);
+			err = drop_condemned(&r);
+			if (!err)
+				err = finish_pass(&r, left, soon);
 		}
 	}
 	round_release(&r);
@@ -695,7 +827,8 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	/* Old copies go when a commit says where the new ones are. */
 	if (old > 0 && !*soon)
 		err = publish_now(p, false);
-	while (!err && (err = delete_copies(p)) == 1)
+	struct old_copy after = {0};
+	while (!err && (err = delete_copies(p, &after)) == 1)
 		;
 	pthread_mutex_lock(&p->st->meta);
 	old = count_locked(p->st, "SELECT count(*) FROM moved WHERE chg>=?1", 0);
@@ -839,7 +972,8 @@ int move_add(struct publisher *p, uint16_t number, const char *url, bool rebalan
 	if (!err)
 		err = member_set_locked(st, number, url, NODE_MEMBER);
 	if (!err && rebalance)
-		err = member_put_kv_locked(st, "rebalance", 0, 1);
+		err = member_put_kv_locked(st, "rebalance", 0,
+					   member_kv_locked(st, "rebalance", 0) + 1);
 	pthread_mutex_unlock(&st->meta);
 	return changed(p, err);
 }
@@ -881,7 +1015,7 @@ static int64_t would_lose(struct publisher *p, uint16_t number)
 		up[node_number(v->node[i])] = node_number(v->node[i]) != number &&
 					      node_readable(v->node[i]);
 	pthread_mutex_lock(&st->meta);
-	sqlite3_stmt *q = store_stmt(st, "SELECT nodes,k,count(*) FROM segment WHERE kind<>3 "
+	sqlite3_stmt *q = store_stmt(st, "SELECT nodes,k,count(*) FROM segment WHERE kind<3 "
 					 "GROUP BY nodes,k");
 	while (q && (more = store_step(st, q)) == 1) {
 		const uint8_t *nodes = sqlite3_column_blob(q, 0);
