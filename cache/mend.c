@@ -7,11 +7,11 @@
  */
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include "cache/garbage.h"
-#include "cache/older.h"
 #include "cache/cut.h"
+#include "cache/garbage.h"
 #include "cache/member.h"
 #include "cache/move.h"
+#include "cache/older.h"
 
 #define LIST_DEADLINE_MS (10 * 60 * 1000)
 #define RETRY_MS	 30000

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include "cache/scrub.h"
 #include "cache/cut.h"
 #include "cache/move.h"
+#include "cache/scrub.h"
 
 #define BUSY_BYTES     ((uint64_t)64 << 20) /* in BUSY_MS */
 #define BUSY_MS	       1000

@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include "cache/member.h"
 #include "fs/secrets.h"
+#include "net/probe.h"
 
-#define INIT_MS 30000
-#define STEP_MS 1000
-#define IDLE_MS 60000
+#define PROBE_MS 60000
+#define INIT_MS	 30000
+#define STEP_MS	 1000
+#define IDLE_MS	 60000
 
 /* What opens the new node: what is known already, and --credentials over it. */
 static int take_creds(struct drive *d, const struct member_change *c, const char *url,
@@ -15,7 +17,7 @@ static int take_creds(struct drive *d, const struct member_change *c, const char
 {
 	struct volume *v = d->vol;
 	struct creds *given = NULL, *have = volume_creds(v);
-	struct config with = *d->cfg;
+	struct config with;
 
 	*out = NULL;
 	int err = c->credentials || secrets_remote(url) ? secrets_read(c->credentials, &given) : 0;
@@ -28,12 +30,15 @@ static int take_creds(struct drive *d, const struct member_change *c, const char
 	creds_unref(have);
 	if (!err)
 		err = secrets_check(*out, url);
-	/* Kept before the database names the node. */
+	/* Kept before the database names the node.  The mend thread may change the list. */
+	pthread_mutex_lock(&d->lock);
+	with = *d->cfg;
 	with.node = NULL;
 	with.node_cnt = 0;
 	for (size_t i = 0; i < d->cfg->node_cnt && !err && given; i++)
 		err = config_add_node(&with, d->cfg->node[i].number, d->cfg->node[i].url,
 				      strlen(d->cfg->node[i].url));
+	pthread_mutex_unlock(&d->lock);
 	if (!err && given)
 		err = config_add_node(&with, number, url, strlen(url));
 	if (!err && given)
@@ -42,6 +47,47 @@ static int take_creds(struct drive *d, const struct member_change *c, const char
 		free(with.node[i].url);
 	free(with.node);
 	creds_unref(given);
+	return err;
+}
+
+/* Is it, as its address says, no place that this volume has already? */
+static int check_new(struct drive *d, const char *url)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&d->lock);
+	for (size_t i = 0; i < d->cfg->node_cnt && !err; i++) {
+		const struct node_spec *n = &d->cfg->node[i];
+		int how = probe_overlap(n->url, url);
+
+		if (how == 1)
+			err = log_fail(-EEXIST, "%s is a node of this volume already: node-%u", url,
+				       n->number);
+		else if (how)
+			err = log_fail(-EEXIST,
+				       "%s and node-%u (%s) lie one within the other: each node "
+				       "needs a place of its own",
+				       url, n->number, n->url);
+	}
+	pthread_mutex_unlock(&d->lock);
+	return err;
+}
+
+/* All that a node is asked for is tried before it is marked, as when a volume is made. */
+static int try_place(struct drive *d, struct node *n, const char *url)
+{
+	struct probe_result *r = malloc(sizeof *r);
+
+	if (!r)
+		return log_fail(-ENOMEM, "out of memory");
+	int bad = probe_run(&n, 1, keys_vol(d->vol->keys), now_ms() + PROBE_MS, NULL, r);
+	int err = bad < 0 ? log_fail(bad, "out of memory")
+		  : bad	  ? log_fail(r->err, "node %s: %s", url, r->why)
+			  : 0;
+
+	if (!err && *r->warn)
+		log_warn("node %s: %s", url, r->warn);
+	free(r);
 	return err;
 }
 
@@ -55,19 +101,20 @@ static int prepare(struct drive *d, struct publisher *p, const struct member_cha
 	int err = node_check_url(c->url, canon);
 	if (err)
 		return err;
-	for (size_t i = 0; i < d->cfg->node_cnt; i++)
-		if (!strcmp(d->cfg->node[i].url, canon))
-			return log_fail(-EEXIST, "%s is a node of this volume already: node-%u",
-					canon, d->cfg->node[i].number);
-	err = move_number(p, number);
+	err = check_new(d, canon);
+	if (!err)
+		err = move_number(p, number);
 	if (!err)
 		err = take_creds(d, c, canon, *number, &creds);
 	if (!err)
 		err = node_open(&n, *number, canon, creds);
 	if (!err) {
-		err = node_init(n, keys_vol(d->vol->keys), now_ms() + INIT_MS);
-		if (err && !*log_last())
-			log_fail(err, "node %s: %s", canon, strerror(-err));
+		err = try_place(d, n, canon);
+		if (!err) {
+			err = node_init(n, keys_vol(d->vol->keys), now_ms() + INIT_MS);
+			if (err && !*log_last())
+				log_fail(err, "node %s: %s", canon, strerror(-err));
+		}
 		node_close(n);
 	}
 	if (!err)
