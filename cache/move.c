@@ -409,7 +409,7 @@ static int next_row(struct round *r, uint64_t *seg, struct seg_place *pl)
 
 	pthread_mutex_lock(&st->meta);
 	sqlite3_stmt *q = store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE "
-					 "kind<3 AND seg>?1 ORDER BY seg LIMIT 200");
+					 "kind IN (1,2,5) AND seg>?1 ORDER BY seg LIMIT 200");
 	if (!q)
 		err = -EIO;
 	else
@@ -642,7 +642,7 @@ static int forget_shards(struct round *r, uint16_t number)
 		pthread_mutex_lock(&st->meta);
 		sqlite3_stmt *q =
 			store_stmt(st, "SELECT seg," SEGMENT_COLS " FROM segment WHERE "
-				       "kind<3 AND seg>?1 ORDER BY seg LIMIT 200");
+				       "kind IN (1,2,5) AND seg>?1 ORDER BY seg LIMIT 200");
 		if (!q)
 			err = -EIO;
 		else
@@ -1015,7 +1015,7 @@ static int64_t would_lose(struct publisher *p, uint16_t number)
 		up[node_number(v->node[i])] = node_number(v->node[i]) != number &&
 					      node_readable(v->node[i]);
 	pthread_mutex_lock(&st->meta);
-	sqlite3_stmt *q = store_stmt(st, "SELECT nodes,k,count(*) FROM segment WHERE kind<3 "
+	sqlite3_stmt *q = store_stmt(st, "SELECT nodes,k,count(*) FROM segment WHERE kind IN (1,2,5) "
 					 "GROUP BY nodes,k");
 	while (q && (more = store_step(st, q)) == 1) {
 		const uint8_t *nodes = sqlite3_column_blob(q, 0);

@@ -350,7 +350,7 @@ int segment_nodes_locked(struct store *st, uint64_t seg, const struct seg_place 
 {
 	sqlite3_stmt *q = store_stmt(
 		st, "UPDATE segment SET nodes=?2,missing=?3,chg=?4 WHERE seg=?1 AND id=?5 "
-		    "AND kind<4");
+		    "AND kind<>4");
 	uint8_t nodes[2 * EC_MAX];
 	int len, missing;
 
