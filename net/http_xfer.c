@@ -561,18 +561,19 @@ static void learn_proof(struct http_req *r)
 	struct http_host *h = r->host;
 	long avail = 0;
 
-	if (r->status < 400)
+	/* A redirect, or a proxy's error, says nothing of what was proved. */
+	if (r->status >= 200 && r->status < 300)
 		h->auth_known = true;
 	if (r->status != 401)
 		return;
 	curl_easy_getinfo(r->easy, CURLINFO_HTTPAUTH_AVAIL, &avail);
 	bool basic = (avail & (long)CURLAUTH_BASIC) != 0;
-	if (!h->auth_known && basic != r->asked) {
-		unsigned long want = basic ? CURLAUTH_BASIC : CURLAUTH_DIGEST;
-
-		r->fresh = want != h->auth;
-		h->auth = want;
-		h->auth_known = true;
+	if (h->auth == CURLAUTH_BASIC && !basic && r->asked) {
+		h->auth = CURLAUTH_DIGEST;
+	} else if (h->auth == CURLAUTH_DIGEST && basic && !r->asked && !h->auth_known) {
+		/* Never once Digest served: that would give the password to whoever asks. */
+		h->auth = CURLAUTH_BASIC;
+		r->fresh = true;
 	}
 	if (h->auth != CURLAUTH_DIGEST || !r->asked || r->proofs >= PROOFS_MAX)
 		return;

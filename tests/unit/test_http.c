@@ -754,8 +754,20 @@ static void test_auth(void **state)
 	assert_non_null(strstr(sc_seen(sv, 2), "nonce=\"n2\""));
 	close_host();
 
-	/* Basic first where that is safe; a server that wants Digest gets it. */
+	/* Basic first where that is safe; a server that wants Digest gets it, also when somebody
+	 * else answered before it. */
+	static const struct act moved = {"HTTP/1.1 302 F\r\nLocation: http://x.example/\r\n"
+					 "Content-Length: 0\r\n\r\n",
+					 0, 0, 0, 0};
+	const struct act then[] = {moved, digest[0], digest[1]};
 	o.plain_ok = true;
+	open_host(then, 3, o);
+	put(&j, 10, 20000);
+	assert_int_equal(j.r.status, 302);
+	put(&j, 1000, 20000);
+	assert_int_equal(j.r.status, 201);
+	assert_non_null(strstr(sc_seen(sv, 2), "Authorization: Digest username=\"u\""));
+	close_host();
 	open_host(digest, 2, o);
 	put(&j, 1000, 20000);
 	assert_int_equal(j.r.status, 201);
