@@ -42,7 +42,7 @@ static uint32_t rate_now(const struct pace *p, const struct pace_guess *g, int64
 
 static uint32_t quantile(const uint32_t *p, unsigned cnt, unsigned percent)
 {
-	uint32_t v[PACE_HIST];
+	uint32_t v[PACE_HIST] = {0};
 
 	for (unsigned i = 0; i < cnt; i++) {
 		unsigned j = i;

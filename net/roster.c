@@ -217,14 +217,15 @@ int roster_decode(const struct keys *k, const struct hist_device *dev, size_t de
 	if (len < HEAD_LEN + BOX_OVERHEAD + SIG_LEN || len > ROSTER_CAP ||
 	    memcmp(b, MAGIC, 8) != 0 || memcmp(b + 10, keys_vol(k), VOL_LEN) != 0)
 		return -EBADMSG;
-	if (get_le16(b + 8) != VERSION)
-		return get_le16(b + 8) > VERSION ? -ENOTSUP : -EBADMSG;
 	uint64_t generation = get_le64(b + 10 + VOL_LEN);
 	if (!(generation >> 16))
 		return -EBADMSG;
 	const struct hist_device *d = writer(dev, dev_cnt, generation);
 	if (d && device_verify(d->ed_pk, "roster", b, len - SIG_LEN, b + len - SIG_LEN))
 		return -EBADMSG;
+	/* Only a device says that there is a newer version: a node could stop recoveries by it. */
+	if (get_le16(b + 8) != VERSION)
+		return !d ? -ENOKEY : get_le16(b + 8) > VERSION ? -ENOTSUP : -EBADMSG;
 	int err = keys_unbox(k, KP_HEADER, b, HEAD_LEN, b + HEAD_LEN, len - HEAD_LEN - SIG_LEN,
 			     &body);
 	if (!err && !d)

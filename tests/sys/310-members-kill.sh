@@ -20,20 +20,47 @@ same() {
 	tree "$M/t" >"$W/got"
 	diff "$W/want" "$W/got" >"$W/diff" || { head "$W/diff"; fail "$1: the tree differs"; }
 }
-# killed NODE ARGS...: begins a change, and kills twice, early and wherever it then is.
-killed() {
-	local n=$1 ms
-	shift
-	ok hf node "$@" --no-wait >/dev/null
-	for ms in $((RANDOM % 80)) $((RANDOM % 600)); do
-		sleep "$(printf 0.%03d $ms)"
-		kill_volume
-		echo "$1 node-$n: killed after $ms ms, $(shards "$n") shards are on it"
-		mount_volume -o interval=1
+# Is it so, or does it become so within some seconds?
+becomes() {
+	for _ in $(seq "$2"); do
+		hf status v --json 2>/dev/null | jq -e "$1" >/dev/null && return 0
+		sleep 0.2
 	done
-	same "$*"
+	return 1
 }
-gone() { until_status "[.nodes[] | select(.name == \"node-$1\")] == []"; }
+# As kill_volume, of a daemon whose pid is known: asking for it takes longer than a change.
+crash() {
+	kill -9 "$1" || fail "no daemon"
+	while kill -0 "$1" 2>/dev/null; do sleep 0.01; done
+	umount -l "$M" 2>/dev/null || fusermount3 -uz "$M"
+}
+# killed END NODE ARGS...: begins a change, and kills while the command runs and once later.
+# Only a change that the first kill was too early for is begun a second time.
+killed() {
+	local end=$1 n=$2 ms rc pid
+	shift 2
+	ms=$((RANDOM % 120))
+	pid=$(daemon_pid)
+	hf node "$@" --no-wait >/dev/null 2>&1 &
+	sleep "$(printf 0.%03d $ms)"
+	crash "$pid"
+	wait $!
+	rc=$?
+	echo "$1 node-$n: killed after $ms ms, the command's status was $rc"
+	mount_volume -o interval=1
+	if [ $rc -ne 0 ] && ! becomes "$end" 20; then
+		echo "$1 node-$n: it had not begun"
+		ok hf node "$@" --no-wait >/dev/null
+	fi
+	ms=$((RANDOM % 400))
+	pid=$(daemon_pid)
+	sleep "$(printf 0.%03d $ms)"
+	crash "$pid"
+	echo "$1 node-$n: killed after $ms ms, $(shards "$n") shards are on it"
+	mount_volume -o interval=1
+	same "$*"
+	until_status "$end"
+}
 
 mount_volume -o interval=1
 make_tree "$M/t" "$SEED"
@@ -49,19 +76,17 @@ touch "$W/busy"
 busy &
 work=$!
 old=2 new=7
-for round in $(seq "$ROUNDS"); do
+for _ in $(seq "$ROUNDS"); do
 	# The new one gets what is about its share.
-	killed $new add v "dir:$W/n/$new" --rebalance
-	until_status "([.nodes[].shards] | add / length) as \$mean |
-		[.nodes[] | select(.name == \"node-$new\") | .member == \"member\" and .shards * 2 > \$mean] == [true]"
-	killed $old drain v node-$old
-	until_status "[.nodes[] | select(.name == \"node-$old\") | .member] == [\"drained\"]"
+	killed "([.nodes[].shards] | add / length) as \$mean | [.nodes[] | select(.name == \"node-$new\") |
+		.member == \"member\" and .shards * 2 > \$mean] == [true]" \
+		$new add v "dir:$W/n/$new" --rebalance
+	killed "[.nodes[] | select(.name == \"node-$old\") | .member] == [\"drained\"]" $old drain v node-$old
 	# Old copies are on it until a commit has named the new ones: the command waits for that.
 	ok hf node drain v node-$old >/dev/null
-	killed $old remove v node-$old
-	gone $old
-	killed $((old + 1)) replace v node-$((old + 1)) "dir:$W/n/$((new + 1))"
-	gone $((old + 1))
+	killed "[.nodes[] | select(.name == \"node-$old\")] == []" $old remove v node-$old
+	killed "[.nodes[] | select(.name == \"node-$((old + 1))\")] == []" \
+		$((old + 1)) replace v node-$((old + 1)) "dir:$W/n/$((new + 1))"
 	mv "$W/n/$old" "$W/n/$((old + 1))" "$W/"
 	old=$((old + 2)) new=$((new + 2))
 done
