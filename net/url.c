@@ -90,13 +90,13 @@ int url_parse_rate(const char *text, uint64_t *out)
 
 static void put_rate(struct buf *out, const char *name, uint64_t v)
 {
+	static const char *const unit[] = {"", "K", "M", "G"};
 	char text[64];
 	unsigned u = 0;
 
 	for (; u < 3 && v && v % 1024 == 0; u++)
 		v /= 1024;
-	snprintf(text, sizeof text, "%s%llu%.1s", name, (unsigned long long)v,
-		 u ? &"KMG"[u - 1] : "");
+	snprintf(text, sizeof text, "%s%llu%s", name, (unsigned long long)v, unit[u]);
 	buf_put(out, text, strlen(text));
 }
 
