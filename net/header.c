@@ -163,24 +163,26 @@ int header_verify(const uint8_t vol[VOL_LEN], const uint8_t owner_pk[32], const 
 	return memcmp(h.vol, vol, VOL_LEN) || strcmp(want, name) ? -EBADMSG : 0;
 }
 
-static int get_nodes(struct rd *r, struct header *h)
+int header_get_nodes(struct rd *r, struct rec_node **node, size_t *node_cnt)
 {
 	uint16_t cnt = rd_u16(r);
-	if (r->bad || cnt > rd_left(r) / 5)
+
+	*node_cnt = 0;
+	if (r->bad || cnt > rd_left(r) / 6)
 		return -EBADMSG;
-	h->node = calloc(HF_MAX(cnt, 1), sizeof *h->node);
-	if (!h->node)
+	*node = calloc(HF_MAX(cnt, 1), sizeof **node);
+	if (!*node)
 		return -ENOMEM;
-	for (; h->node_cnt < cnt; h->node_cnt++) {
-		struct rec_node *n = &h->node[h->node_cnt];
+	for (; *node_cnt < cnt; ++*node_cnt) {
+		struct rec_node *n = &(*node)[*node_cnt];
+
 		n->number = rd_u16(r);
 		n->member = rd_u8(r);
 		n->url_len = rd_u16(r);
 		const uint8_t *url = rd_bytes(r, n->url_len);
-		if (r->bad || n->number == NODE_NONE || n->member < 1 || n->member > 3 ||
-		    n->url_len < 1 || n->url_len >= NODE_URL_CAP || memchr(url, 0, n->url_len))
-			return -EBADMSG;
-		if (h->node_cnt && n[-1].number >= n->number)
+		if (r->bad || n->number == NODE_NONE || n->member < NODE_MEMBER ||
+		    n->member > NODE_GONE || n->url_len < 1 || n->url_len >= NODE_URL_CAP ||
+		    memchr(url, 0, n->url_len) || (*node_cnt && n[-1].number >= n->number))
 			return -EBADMSG;
 		/* 0-terminated too, for who prints it. */
 		n->url = (const uint8_t *)strndup((const char *)url, n->url_len);
@@ -237,7 +239,7 @@ int header_body_decode(const void *p, size_t len, struct header *h)
 		if (rd_u8(&r))
 			return -EBADMSG;
 	r = rd_over(body, body_len);
-	int err = get_nodes(&r, h);
+	int err = header_get_nodes(&r, &h->node, &h->node_cnt);
 	if (!err)
 		err = get_devices(&r, h);
 	if (!err && rd_left(&r))

@@ -43,6 +43,12 @@ int header_merge(struct volume *v, const uint8_t owner_pk[32], struct header *h,
 /* The devices of a header ascend by number. */
 int header_add_device(struct header *h, const struct rec_device *d);
 
+/*
+ * A list of nodes as headers and rosters have it: ascending numbers, urls malloc'ed and
+ * 0-terminated.  *node and *node_cnt are the caller's also after -EBADMSG and -ENOMEM.
+ */
+int header_get_nodes(struct rd *r, struct rec_node **node, size_t *node_cnt);
+
 /* The decoder below the seal, for tests and fuzzing: node and device lists of h. */
 int header_body_decode(const void *p, size_t len, struct header *h);
 /* 0 when these bytes are this owner's header of this volume and belong below this name. */

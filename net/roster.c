@@ -4,6 +4,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include "net/gather.h"
+#include "net/header.h"
 #include "net/histobj.h"
 #include "net/spread.h"
 
@@ -142,34 +143,6 @@ int roster_encode(const struct keys *k, const struct roster *r, struct buf *out)
 
 /* --- decoding --- */
 
-static int get_nodes(struct rd *r, struct roster *out)
-{
-	uint16_t cnt = rd_u16(r);
-
-	if (r->bad || cnt > rd_left(r) / 6)
-		return -EBADMSG;
-	out->node = calloc(HF_MAX(cnt, 1), sizeof *out->node);
-	if (!out->node)
-		return -ENOMEM;
-	for (; out->node_cnt < cnt; out->node_cnt++) {
-		struct rec_node *n = &out->node[out->node_cnt];
-
-		n->number = rd_u16(r);
-		n->member = rd_u8(r);
-		n->url_len = rd_u16(r);
-		const uint8_t *url = rd_bytes(r, n->url_len);
-		if (r->bad || n->number == NODE_NONE || n->member < NODE_MEMBER ||
-		    n->member > NODE_GONE || n->url_len < 1 || n->url_len >= NODE_URL_CAP ||
-		    memchr(url, 0, n->url_len) ||
-		    (out->node_cnt && n[-1].number >= n->number))
-			return -EBADMSG;
-		n->url = (const uint8_t *)strndup((const char *)url, n->url_len);
-		if (!n->url)
-			return -ENOMEM;
-	}
-	return 0;
-}
-
 int roster_body_decode(const void *p, size_t len, struct roster *out)
 {
 	struct rd r = rd_over(p, len);
@@ -183,7 +156,7 @@ int roster_body_decode(const void *p, size_t len, struct roster *out)
 		if (rd_u8(&r))
 			return -EBADMSG;
 	r = rd_over(body, body_len);
-	int err = get_nodes(&r, out);
+	int err = header_get_nodes(&r, &out->node, &out->node_cnt);
 	uint32_t creds_len = err ? 0 : rd_u32(&r);
 	const uint8_t *creds = err ? NULL : rd_bytes(&r, creds_len);
 	if (!err && (r.bad || rd_left(&r) || creds_len > ROSTER_CREDS_CAP ||
