@@ -181,6 +181,12 @@ static void window_learn(struct http_host *h, const struct http_req *r, int64_t 
 	h->window = HF_MIN(h->window, (double)HTTP_WINDOW_MAX);
 }
 
+/* How many bulk requests may be under way one way: a part is left to what is small. */
+static unsigned bulk_max(const struct http_host *h)
+{
+	return HF_MAX((unsigned)h->window * 3 / 4, 1u);
+}
+
 /* --- requests --- */
 
 static void start_some(struct http_host *h);
@@ -202,7 +208,7 @@ static struct http_list *line_of(struct http_req *r)
 {
 	switch (r->where) {
 	case HTTP_QUEUED:
-		return r->kind == HTTP_PUT ? &r->host->writes : &r->host->reads;
+		return http_bulk(r) ? &http_lane_of(r)->line : &r->host->small;
 	case HTTP_WAITING:
 		return &r->host->later;
 	default:
@@ -219,7 +225,7 @@ static void enqueue(struct http_req *r)
 static void not_running(struct http_req *r)
 {
 	http_list_del(&r->host->running, r);
-	r->host->running_writes -= r->kind == HTTP_PUT;
+	http_lane_of(r)->l.running -= http_bulk(r);
 }
 
 /* Repeats r later when that may help and can be afforded. */
@@ -284,7 +290,7 @@ static void begin(struct http_req *r)
 	if (!err) {
 		r->where = HTTP_RUNNING;
 		http_list_add(&h->running, r);
-		h->running_writes += r->kind == HTTP_PUT;
+		http_lane_of(r)->l.running += http_bulk(r);
 		if (curl_multi_add_handle(net.multi, r->easy)) {
 			not_running(r);
 			xfer_drop(r, false);
@@ -304,14 +310,12 @@ static void start_some(struct http_host *h)
 
 	if (now < h->hold_ms)
 		return;
-	for (;;) {
-		unsigned win = (unsigned)h->window, writes = HF_MAX(win * 3 / 4, 1u);
-		struct http_req *r = h->reads.head;
+	while (h->running.cnt < (unsigned)h->window) {
+		struct http_req *r = h->small.head;
 
-		if (h->running.cnt >= win)
-			break;
-		if (!r && h->running_writes < writes)
-			r = h->writes.head;
+		for (unsigned i = 0; !r && i < 2; i++)
+			if (lane_room(&h->lane[i].l, bulk_max(h)))
+				r = h->lane[i].line.head;
 		if (!r)
 			break;
 		http_list_del(line_of(r), r);
@@ -320,7 +324,8 @@ static void start_some(struct http_host *h)
 	pthread_mutex_lock(&net.lock);
 	h->stats.window = (unsigned)h->window;
 	h->stats.running = h->running.cnt;
-	h->stats.waiting = h->reads.cnt + h->writes.cnt + h->later.cnt;
+	h->stats.waiting = h->small.cnt + h->lane[0].line.cnt + h->lane[1].line.cnt +
+			   h->later.cnt;
 	h->stats.no_range = h->no_range;
 	pthread_mutex_unlock(&net.lock);
 }
@@ -398,6 +403,8 @@ static int64_t tick(struct http_host *h, int64_t now)
 	}
 	if (h->hold_ms > now)
 		next = HF_MIN(next, h->hold_ms);
+	for (unsigned i = 0; i < 2; i++)
+		lane_tick(&h->lane[i].l, h->lane[i].line.cnt, bulk_max(h), now);
 	start_some(h);
 	for (struct http_req *r = h->running.head, *after; r; r = after) {
 		after = r->next;
@@ -643,6 +650,8 @@ int http_host_new(struct http_host **out, const struct http_host_opts *o)
 				 : CURLAUTH_DIGEST;
 	h->window = HTTP_WINDOW_START;
 	h->slow_start = 1;
+	lane_init(&h->lane[0].l);
+	lane_init(&h->lane[1].l);
 	h->retries_left = RETRIES_START;
 	h->up.rate = o->up_limit;
 	h->down.rate = o->down_limit;

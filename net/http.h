@@ -8,7 +8,8 @@
  * A host is one server as one node sees it.  It has
  *  - a window: how many requests are under way.  It grows with success, is halved when the
  *    server says 429 or 503 or does not answer in time, shrinks when answers get slow.  What
- *    does not fit waits in line, reads before writes; writes leave a part of it to reads;
+ *    does not fit waits in line, small before bulk;
+ *  - two lanes for bulk, one each way, of few connections (net/lane.h);
  *  - a budget of repetitions, a tenth of its requests and a few, so that a server that is
  *    ill is not beaten;
  *  - connections that are kept.  What is small goes over HTTP/2 where that is offered, bulk

@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 #include "net/http.h"
+#include "net/lane.h"
 
 #define HTTP_SMALL (256u << 10) /* what may share a connection with others */
 
@@ -23,6 +24,11 @@ struct http_list {
 	unsigned cnt;
 };
 
+struct http_lane {
+	struct http_list line;
+	struct lane l;
+};
+
 struct http_host {
 	struct http_host *next;
 	char *base, *ca, *username, *password, *bearer;
@@ -31,10 +37,10 @@ struct http_host {
 	bool auth_known;
 	struct digest digest; /* what is answered, when challenge is not 0 */
 	unsigned challenge;   /* counts the challenges taken */
-	struct http_list reads, writes; /* in line */
-	struct http_list later;		/* to be repeated at due_ms */
+	struct http_list small;	  /* in line, before bulk */
+	struct http_lane lane[2]; /* of bulk, reads and writes */
+	struct http_list later; /* to be repeated at due_ms */
 	struct http_list running;
-	unsigned running_writes;
 	double window, slow_start;
 	int64_t cut_ms;			    /* when the window was cut */
 	int64_t hold_ms;		    /* nothing is begun before */
@@ -51,6 +57,17 @@ struct http_host {
 
 void http_list_add(struct http_list *l, struct http_req *r);
 void http_list_del(struct http_list *l, struct http_req *r);
+
+static inline bool http_bulk(const struct http_req *r)
+{
+	return r->body_len > HTTP_SMALL || (r->ranged && r->len > HTTP_SMALL);
+}
+
+/* The lane of a bulk request. */
+static inline struct http_lane *http_lane_of(const struct http_req *r)
+{
+	return &r->host->lane[r->body_len > HTTP_SMALL];
+}
 
 /* Takes up to want bytes; 0: wait.  Of a host and of all together. */
 size_t http_take_up(struct http_host *h, size_t want);

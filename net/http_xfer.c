@@ -207,6 +207,7 @@ static size_t on_body(char *p, size_t size, size_t cnt, void *arg)
 		return CURL_WRITEFUNC_PAUSE;
 	}
 	http_took_down(r->host, len);
+	http_lane_of(r)->l.moved += len;
 	r->moved_ms = now_ms();
 	bool first = !r->body_seen;
 	r->body_seen += len;
@@ -246,6 +247,7 @@ static size_t on_read(char *to, size_t size, size_t cnt, void *arg)
 		r->paused_up = true;
 		return CURL_READFUNC_PAUSE;
 	}
+	http_lane_of(r)->l.moved += len;
 	r->moved_ms = now_ms();
 	r->fault = r->source(r, r->sent_at, (uint8_t *)to, len);
 	if (r->fault)
@@ -351,7 +353,6 @@ static int set_proof(struct http_req *r)
 static int set_request(struct http_req *r)
 {
 	const struct http_host *h = r->host;
-	bool bulk = r->body_len > HTTP_SMALL || (r->ranged && r->len > HTTP_SMALL);
 	CURL *e = r->easy;
 	char *url;
 
@@ -370,7 +371,7 @@ static int set_request(struct http_req *r)
 	}
 	curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, r->method);
 	curl_easy_setopt(e, CURLOPT_HTTP_VERSION,
-			 bulk || !h->tls ? (long)CURL_HTTP_VERSION_1_1
+			 http_bulk(r) || !h->tls ? (long)CURL_HTTP_VERSION_1_1
 					 : (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(
 		e, CURLOPT_TIMEOUT_MS,
