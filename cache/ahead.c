@@ -106,7 +106,7 @@ static int finish_one(struct ahead *a)
 {
 	struct sending *s = &a->flight[0];
 	struct seg_place place;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(a->p);
 	int r;
 
 	for (;;) {

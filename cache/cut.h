@@ -202,9 +202,15 @@ struct publisher {
 int publish_prepare(struct publisher **out, struct store *st, const struct publish_opts *o);
 int publish_run(struct publisher *p);
 int publish_stage(struct publisher *p, const char *name);
-/* Waits for a node to come or go, at most ms; 0 or -ECANCELED.  Says why, unless NULL, in the
- * status. */
-int publish_pause(struct publisher *p, unsigned *backoff_ms, const char *why);
+/* Attempts one after the other: publish_backoff before the first, publish_pause between. */
+struct backoff {
+	unsigned ms;
+	uint64_t pokes; /* known of before the attempt: what comes meanwhile ends the pause */
+};
+struct backoff publish_backoff(struct publisher *p);
+/* Waits for a node to come or go, longer each time; 0 or -ECANCELED.  Says why, unless NULL,
+ * in the status. */
+int publish_pause(struct publisher *p, struct backoff *b, const char *why);
 void publish_reason(struct publisher *p, const char *why);
 bool publish_stopping(struct publisher *p);
 void publish_touch(struct publisher *p); /* something is to be published; meta may be held */

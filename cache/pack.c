@@ -117,7 +117,7 @@ static int flight_finish(struct pack *k)
 {
 	struct batch *b = &k->flight[0];
 	struct seg_place place;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(k->p);
 	int r;
 
 	for (;;) {

@@ -66,22 +66,28 @@ __attribute__((format(printf, 2, 3))) static int stop_for_good(struct publisher 
 	return log_fail(-ESTALE, "%s", why);
 }
 
-int publish_pause(struct publisher *p, unsigned *backoff_ms, const char *why)
+struct backoff publish_backoff(struct publisher *p)
+{
+	pthread_mutex_lock(&p->lock);
+	struct backoff b = {.pokes = p->pokes};
+	pthread_mutex_unlock(&p->lock);
+	return b;
+}
+
+int publish_pause(struct publisher *p, struct backoff *b, const char *why)
 {
 	if (why)
 		publish_reason(p, why);
-	*backoff_ms = *backoff_ms ? HF_MIN(2 * *backoff_ms, (unsigned)BACKOFF_MAX_MS) : 1000;
-	int64_t until = now_ms() + *backoff_ms;
+	b->ms = b->ms ? HF_MIN(2 * b->ms, (unsigned)BACKOFF_MAX_MS) : 1000;
+	int64_t until = now_ms() + b->ms;
 
 	pthread_mutex_lock(&p->lock);
-	uint64_t pokes = p->pokes;
-
-	while (!p->stopping && p->pokes == pokes && wait_until(p, until) != ETIMEDOUT)
+	while (!p->stopping && p->pokes == b->pokes && wait_until(p, until) != ETIMEDOUT)
 		;
 	int r = p->stopping ? -ECANCELED : 0;
 
-	if (p->pokes != pokes)
-		*backoff_ms = 0;
+	if (p->pokes != b->pokes)
+		*b = (struct backoff){.pokes = p->pokes};
 	pthread_mutex_unlock(&p->lock);
 	return r;
 }
@@ -115,7 +121,7 @@ void publish_poke(struct publisher *p)
 int publish_check(struct publisher *p)
 {
 	struct volume *v = p->st->vol;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(p);
 	uint16_t by = 0;
 	int r;
 
@@ -145,7 +151,7 @@ static int check_ahead(struct publisher *p)
 {
 	struct store *st = p->st;
 	uint64_t seq = 0, pending = 0;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(p);
 	int r;
 
 	pthread_mutex_lock(&st->meta);
@@ -270,7 +276,7 @@ static int wait_due(struct publisher *p)
 static int publish_once(struct publisher *p)
 {
 	struct volume *v = p->st->vol;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(p);
 	struct cut *c = NULL;
 	int r = 0;
 
@@ -323,7 +329,7 @@ static int publish_once(struct publisher *p)
 static void *publish_main(void *arg)
 {
 	struct publisher *p = arg;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(p);
 	bool begun = false;
 	int r = 0;
 
@@ -356,7 +362,7 @@ static void *publish_main(void *arg)
 		if (!r)
 			r = publish_once(p);
 		if (!r)
-			backoff = 0;
+			backoff = publish_backoff(p);
 	}
 	pthread_mutex_lock(&p->lock);
 	if (!p->stopped)

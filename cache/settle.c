@@ -542,7 +542,7 @@ static int write_pending(struct cut *c, const struct hist_head *h, const struct 
 static int put_object(struct publisher *p, const struct hist_head *h, const struct buf *obj)
 {
 	struct volume *v = p->st->vol;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(p);
 	int r = publish_check(p);
 
 	while (!r && (r = history_put(v, h, obj)) == -EAGAIN) {
@@ -564,7 +564,7 @@ static int build(struct cut *c, struct hist_head *h, struct buf *obj, struct seg
 		 size_t *part_cnt)
 {
 	struct volume *v = c->st->vol;
-	unsigned backoff = 0;
+	struct backoff backoff = publish_backoff(c->p);
 	int r;
 
 	while ((r = history_build(v, h, c->s.w, obj, parts, part_cnt)) == -EAGAIN) {
