@@ -31,7 +31,7 @@
 #define READ_AHEAD_MAX	 ((uint64_t)128 << 20) /* up to this; it waits in the cache file */
 #define READ_AHEAD_LEAST ((uint64_t)4 << 20)  /* however slow the nodes are */
 #define READ_AHEAD_JOBS	 64
-#define READ_AHEAD_THREADS 4 /* segments in flight, and in memory */
+#define READ_AHEAD_THREADS 6 /* segments in flight, and in memory */
 #define EXT_GENS	 1024
 
 /* The files of one inode. */
@@ -111,6 +111,7 @@ struct data {
 	struct fetch_busy *busy;
 	pthread_cond_t job_cond, busy_cond;
 	int64_t complained_ms; /* last log line about unreachable nodes */
+	_Atomic int64_t read_ms; /* a program last wanted bytes of the nodes */
 };
 
 /* --- datafile.c --- */

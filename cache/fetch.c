@@ -59,6 +59,7 @@ static int reachable(struct store *st, int64_t deadline_ms)
 {
 	bool complain;
 
+	atomic_store(&st->data->read_ms, now_ms());
 	if (st->vol && !volume_await(st->vol, st->vol->k, deadline_ms))
 		return 0;
 	unsigned n = st->vol ? volume_readable(st->vol) : 0;
@@ -267,7 +268,7 @@ void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64
 	if (in->read_run < 2 || !d->reader_cnt || f->ra_end >= in->size)
 		return;
 	uint64_t depth = HF_MIN(READ_AHEAD << HF_MIN(in->read_run - 2, 8u), READ_AHEAD_MAX);
-	if (in->read_next + depth / 2 <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
+	if (in->read_next + depth <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
 		return;
 	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last. */
 	depth = HF_MIN(depth, HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "cache/scrub.h"
+#include "cache/datafile.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -376,7 +377,9 @@ static int64_t pass_due(struct scrub *s)
 	uint64_t now = (uint64_t)wall_s();
 
 	s->start = begin_of(s->start, pass_s(s), now);
-	double part = s->total ? (double)s->done / (double)s->total : 0;
+	/* The last is due when the pass is over, so the first not when it begins. */
+	double part = s->total ? (double)HF_MIN(s->done + SEG_MAX_LEN, s->total) / (double)s->total
+			       : 0;
 
 	return (int64_t)s->start * 1000 + (int64_t)(part * 1000.0 * (double)pass_s(s));
 }
@@ -423,19 +426,17 @@ static int pass_step(struct scrub *s)
 {
 	struct seg_place place;
 	uint64_t cells, seg = 0, limit = s->p->opts.pace.scrub_limit;
-	int r = 0;
+	int r;
 
 	if (!s->total) {
 		s->start = (uint64_t)wall_s();
 		s->seg = s->done = 0;
 		r = sizes(s->st, 0, &cells, &s->total);
-		if (!r && !s->total) {
+		if (!r && !s->total)
 			s->start += (uint64_t)HF_MIN(day_s(s), pass_s(s));
-			return save(s);
-		}
+		return r ? r : save(s);
 	}
-	if (!r)
-		r = next_segment(s, &seg, &place);
+	r = next_segment(s, &seg, &place);
 	if (!r) {
 		/* The end: the next pass begins when this one's time is over. */
 		s->start = HF_MAX(s->start + (uint64_t)pass_s(s), (uint64_t)wall_s());
@@ -497,7 +498,8 @@ static int audit_step(struct scrub *s)
 /* Others go first; p->lock held. */
 static bool busy(const struct publisher *p)
 {
-	return p->status.busy || p->dirty || p->want > p->done;
+	return p->status.busy || p->dirty || p->want > p->done ||
+	       now_ms() - atomic_load(&p->st->data->read_ms) < BUSY_LOOK;
 }
 
 static void wait_ms(struct publisher *p, int64_t ms)
