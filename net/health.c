@@ -71,6 +71,8 @@ static void go_up(struct health *h, int64_t now)
 {
 	h->state = NODE_UP;
 	h->up_ms = now;
+	/* One that kept nothing has one write to show that it does again. */
+	h->unkept = HF_MIN(h->unkept, HEALTH_UNKEPT - 1u);
 	h->timeouts = h->fails = h->lates = h->goods = h->proofs = 0;
 }
 
@@ -112,6 +114,8 @@ void health_ok(struct health *h, int64_t took_ms, size_t len, bool put, int64_t 
 	h->timeouts = h->fails = 0;
 	if (took_ms >= 0)
 		took(h, took_ms, len);
+	if (put)
+		h->unkept = 0;
 	if (put && (h->state == NODE_FULL || h->state == NODE_REFUSING))
 		go_up(h, now);
 	forgive(h, now);
@@ -128,7 +132,41 @@ static void go_down(struct health *h, bool flapping, int64_t now)
 	h->proofs = 0;
 }
 
-void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now)
+/* It takes nothing more: again, soon after it was given another chance, or for once. */
+static void no_more(struct health *h, enum node_state state, int64_t now)
+{
+	bool again = now - h->up_ms < HEALTH_KEEP_MAX_MS;
+
+	h->state = state;
+	h->refused = again ? HF_MIN(h->refused + 1, 8u) : 1;
+}
+
+/*
+ * A node may serve all that it has and keep nothing new.  Reads do not speak for its writes:
+ * these have a count of their own.
+ */
+static void unkept(struct health *h, unsigned cnt, int64_t now)
+{
+	h->unkept += cnt;
+	if (h->unkept < HEALTH_UNKEPT || !ordinary(h))
+		return;
+	no_more(h, NODE_REFUSING, now);
+	h->refused_ms = now;
+}
+
+/* How long nobody tries whether it keeps something again. */
+static int64_t keep_wait_ms(const struct health *h)
+{
+	return HF_MIN((int64_t)HEALTH_KEEP_MIN_MS << (HF_MAX(h->refused, 1u) - 1),
+		      (int64_t)HEALTH_KEEP_MAX_MS);
+}
+
+bool health_doubted(const struct health *h)
+{
+	return h->unkept >= HEALTH_DOUBT;
+}
+
+void health_fail(struct health *h, int err, bool put, uint64_t free_bytes, int64_t now)
 {
 	switch (-err) {
 	case ENOENT:
@@ -140,20 +178,29 @@ void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now)
 	case ENOSPC:
 	case EDQUOT:
 		if (ordinary(h) || h->state == NODE_FULL) {
-			h->state = NODE_FULL;
+			/* What was under way when it became full says nothing new. */
+			if (h->state != NODE_FULL)
+				no_more(h, NODE_FULL, now);
 			h->full_ms = now;
 			h->full_free = free_bytes;
+		} else if (put) {
+			/* Its state has another reason: at least nobody counts on it. */
+			unkept(h, HEALTH_DOUBT, now);
 		}
 		break;
 	case EAGAIN:
 		/* Too much was asked of it. */
 		health_late(h);
+		if (put)
+			unkept(h, 1, now);
 		break;
 	case EACCES:
 	case EPERM:
 	case EROFS:
 		if (ordinary(h))
 			h->state = NODE_REFUSING;
+		else if (put)
+			unkept(h, HEALTH_DOUBT, now);
 		break;
 	case ENODEV:
 	case ENXIO:
@@ -164,10 +211,15 @@ void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now)
 	case ETIMEDOUT:
 		if (++h->timeouts >= 2)
 			go_down(h, true, now);
+		/* It took as long as anything may: once more is enough. */
+		if (put)
+			unkept(h, HEALTH_DOUBT, now);
 		break;
 	default:
 		if (++h->fails >= 3)
 			go_down(h, true, now);
+		if (put)
+			unkept(h, 1, now);
 	}
 }
 
@@ -217,10 +269,11 @@ void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_b
 	h->timeouts = h->fails = 0;
 	if (took_ms >= 0)
 		took(h, took_ms, 0);
-	int64_t full_ms = total_bytes ? HEALTH_FULL_MS : HEALTH_FULL_GUESS_MS;
+	int64_t full_ms = total_bytes ? HEALTH_FULL_MS : keep_wait_ms(h);
+	int64_t refused_ms = h->unkept >= HEALTH_UNKEPT ? keep_wait_ms(h) : 0;
 	uint64_t room = HF_MIN((uint64_t)16 << 20, total_bytes / 8);
-	if (h->state == NODE_REFUSING ||
-	    (h->state == NODE_FULL && (now - h->full_ms > full_ms ||
+	if ((h->state == NODE_REFUSING && now - h->refused_ms >= refused_ms) ||
+	    (h->state == NODE_FULL && (now - h->full_ms >= full_ms ||
 				       (total_bytes && free_bytes >= h->full_free + room))))
 		go_up(h, now);
 	forgive(h, now);

@@ -12,9 +12,13 @@
  *	any		WRONG	 a marker that is missing or foreign
  *	DOWN, WRONG	UP	 verified
  *	UP		SLOW	 3 late answers in a row;  back: 3 in time
- *	UP, SLOW	FULL	 no space;  back: a PUT, room again, or 5 minutes, 1 minute
- *				 where nobody says how much room there is
+ *	UP, SLOW	FULL	 no space;  back: a PUT, room again, or 5 minutes; where
+ *				 nobody says how much room there is 5 s, twice as long each
+ *				 time, a minute at most
  *	UP, SLOW	REFUSING no permission;  back: a PUT, verified
+ *				 3 writes in a row that failed, whatever is read meanwhile;
+ *				 back: a PUT, or verified when 5 s have gone, twice as long
+ *				 each time, a minute at most
  *	UP, SLOW	LYING	 bytes that are not genuine;  back: 10 minutes without
  */
 #ifndef HOLDFAST_NET_HEALTH_H
@@ -28,8 +32,11 @@
 #define HEALTH_LATE_LIMIT   3
 #define HEALTH_LIE_MS	    600000
 #define HEALTH_FULL_MS	    300000
-#define HEALTH_FULL_GUESS_MS 60000 /* where free space is not known */
 #define HEALTH_FLAP_MS	    30000
+#define HEALTH_UNKEPT	    3	  /* writes that failed in a row */
+#define HEALTH_DOUBT	    2	  /* from so many on nobody counts on a write there */
+#define HEALTH_KEEP_MIN_MS  5000  /* how long one that keeps nothing more is not written to */
+#define HEALTH_KEEP_MAX_MS  60000
 #define HEALTH_RATE_LEN	    32768 /* shorter transfers say nothing about the rate */
 
 struct health {
@@ -43,7 +50,9 @@ struct health {
 	unsigned lates, goods;	  /* in a row */
 	unsigned proofs;	  /* verified in a row, while down */
 	unsigned flaps;
-	int64_t up_ms, lied_ms, full_ms; /* when it last became that */
+	unsigned unkept;  /* writes that failed, with none that was kept between */
+	unsigned refused; /* how often it was REFUSING for that or FULL, soon after another */
+	int64_t up_ms, lied_ms, full_ms, refused_ms; /* when it last became that */
 	uint64_t full_free;		 /* bytes free when it became full */
 };
 
@@ -55,8 +64,10 @@ void health_ok(struct health *h, int64_t took_ms, size_t len, bool put, int64_t 
 void health_measure(struct health *h, bool up, int64_t first_ms, size_t len, int64_t ms);
 /* p95 to the first byte and len at the rate of late. */
 int64_t health_expect_ms(const struct health *h, size_t len);
-/* A request failed with err; free_bytes as last known. */
-void health_fail(struct health *h, int err, uint64_t free_bytes, int64_t now);
+/* A request failed with err; put: it was to keep bytes; free_bytes as last known. */
+void health_fail(struct health *h, int err, bool put, uint64_t free_bytes, int64_t now);
+/* Its last writes failed, even if it answers all else: it takes more, but is not counted on. */
+bool health_doubted(const struct health *h);
 void health_late(struct health *h);
 void health_lied(struct health *h, int64_t now);
 /* The place was verified with this result (see node_verify). */

@@ -184,6 +184,14 @@ bool node_writable(struct node *n)
 	return (m == NODE_MEMBER || m == NODE_DRAINING) && takes_writes(n);
 }
 
+bool node_doubted(struct node *n)
+{
+	pthread_mutex_lock(&n->lock);
+	bool doubted = health_doubted(&n->health);
+	pthread_mutex_unlock(&n->lock);
+	return doubted;
+}
+
 bool node_readable(struct node *n)
 {
 	enum node_state s = node_state(n);
@@ -316,7 +324,8 @@ void node_account(struct node *n, const struct node_io *io)
 	} else {
 		snprintf(n->error, sizeof n->error, "%s %s: %s", word[io->op], io->name,
 			 reason(io->err, io->why));
-		health_fail(&n->health, io->err, n->free_bytes, io->end_ms);
+		health_fail(&n->health, io->err, io->op == NODE_PUT, n->free_bytes,
+			    io->end_ms);
 	}
 	unlock_and_tell(n, before);
 }

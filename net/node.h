@@ -29,7 +29,7 @@ enum node_state {
 	NODE_SLOW,     /* answers later than its own history */
 	NODE_DOWN,     /* no answer, or the place is not there */
 	NODE_FULL,     /* ENOSPC, EDQUOT: reads go on */
-	NODE_REFUSING, /* EACCES, EROFS, bad credentials */
+	NODE_REFUSING, /* EACCES, EROFS, bad credentials; it keeps nothing of what is written */
 	NODE_WRONG,    /* emptied, or marker of another volume or node */
 	NODE_LYING,    /* gave bytes that are not genuine */
 };
@@ -163,6 +163,8 @@ enum node_member node_member(const struct node *n);
 bool node_usable(struct node *n);
 /* True when log objects may go there: the same, and nodes being drained. */
 bool node_writable(struct node *n);
+/* True when its last writes failed: it may be written to, but nothing may depend on it. */
+bool node_doubted(struct node *n);
 /* True unless DOWN, WRONG or GONE: worth a read. */
 bool node_readable(struct node *n);
 /* Says that bytes from this node were not genuine: state LYING, logged with the blob name. */

@@ -215,8 +215,9 @@ static void put_done(struct node_io *io)
 }
 
 /*
- * Nodes that were found to be down since this began are away like those that were before:
- * what is needed is what all the others can take, and at least K.
+ * Nodes that were found to be down since this began are away like those that were before,
+ * and so are those that answer but fail write after write: what is needed is what all the
+ * others can take, and at least K.
  */
 static unsigned needed(struct spread *sp)
 {
@@ -225,7 +226,7 @@ static unsigned needed(struct spread *sp)
 	for (unsigned i = 0; i < sp->v->k + sp->v->m; i++) {
 		struct node *n = sp->stored[i] == NODE_NONE ? volume_node(sp->v, sp->tried[i])
 							    : NULL;
-		able += n && node_usable(n);
+		able += n && node_usable(n) && !node_doubted(n);
 	}
 	return HF_MAX(sp->v->k, HF_MIN(sp->need, able));
 }

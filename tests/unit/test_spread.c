@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "net/health.h"
 #include "tests/unit/volume_util.h"
 
 static struct fixture x;
@@ -243,6 +244,53 @@ static void test_hang(void **state)
 	expect_readable(&p);
 }
 
+/* Two that answer every read and fail every write hold nobody up, and are let in again. */
+static void test_keeps_nothing(void **state)
+{
+	struct seg_place p;
+	char path[256], away[256];
+	int failed = 0;
+
+	(void)state;
+	fx_open(&x, 6, 4, 2);
+	/* A link to itself where the folder of shards should be: ELOOP. */
+	for (unsigned i = 1; i <= 2; i++) {
+		snprintf(path, sizeof path, "%s/%u/s", x.base, i);
+		snprintf(away, sizeof away, "%s/%u/away", x.base, i);
+		assert_true(rename(path, away) == 0 || errno == ENOENT);
+		assert_int_equal(symlink("s", path), 0);
+	}
+	for (int i = 0; i < 12; i++) {
+		int err = fx_store(&x, bytes, LEN, &p);
+		failed += err != 0;
+		if (!err) {
+			assert_int_equal(held(&p), 4);
+			expect_readable(&p);
+		}
+		/* The marker is read all the while. */
+		assert_int_equal(volume_verify(x.v, soon()), 6);
+		assert_int_equal(node_state(x.v->node[2]), NODE_UP);
+	}
+	assert_in_range(failed, 0, 2);
+	assert_int_equal(node_state(x.v->node[0]), NODE_REFUSING);
+	assert_int_equal(node_state(x.v->node[1]), NODE_REFUSING);
+	for (unsigned i = 1; i <= 2; i++) {
+		snprintf(path, sizeof path, "%s/%u/s", x.base, i);
+		assert_int_equal(unlink(path), 0);
+	}
+	/* The next chance comes by itself; repair is then its proof. */
+	int64_t end = now_ms() + HEALTH_KEEP_MAX_MS;
+	while (volume_usable(x.v) < 6 && now_ms() < end) {
+		assert_int_equal(volume_verify(x.v, soon()), 6);
+		usleep(100000);
+	}
+	assert_int_equal(repair_segment(x.v, &p, NULL), 0);
+	assert_int_equal(held(&p), 6);
+	assert_false(node_doubted(x.v->node[0]));
+	assert_int_equal(fx_store(&x, bytes, LEN, &p), 0);
+	assert_int_equal(held(&p), 6);
+}
+
 struct late {
 	struct seg_id id;
 	uint16_t node[EC_MAX];
@@ -359,7 +407,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_one_down), T(test_more_nodes), T(test_repair_pairs),
-		T(test_hang),	  T(test_late),	    T(test_watch),
+		T(test_keeps_nothing), T(test_hang),	  T(test_late),	    T(test_watch),
 	};
 
 	log_set_quiet(true);
