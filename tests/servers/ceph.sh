@@ -105,6 +105,12 @@ ceph_start() { # name
 		--access-key="${srv_user[$1]}" --secret-key="${srv_pass[$1]}" >>"$d/cli.out" 2>&1 ||
 		{ tail "$d/cli.out"; fail "no user"; }
 }
+# The access key has this secret from now on.
+ceph_key() { # name secret
+	"${srv_as[@]}" radosgw-admin -c "$W/srv/$1/conf" key create --uid=node --key-type=s3 \
+		--access-key="${srv_user[$1]}" --secret-key="${2// /-}" >>"$W/srv/$1/cli.out" 2>&1 ||
+		{ tail "$W/srv/$1/cli.out"; fail "no other key"; }
+}
 # s3 NAME PATH [curl's options]: a signed request; prints the answer's status.
 s3() {
 	local name=$1 path=$2

@@ -2,7 +2,7 @@
 # A drive on real servers.  Sourced after sys/lib.sh; brings servers.sh.
 #
 #   six_servers           n1..n6: of all kinds, http and https, Basic and Digest
-#   new_drive NAME...     volume v on these servers, survive 2, kit and credentials in $W
+#   new_drive NAME...     volume v on these servers (or URLs), survive 2, kit and credentials in $W
 #   node NAME JQ          what the jq expression says of that node's part of the status
 #   until_node NAME JQ    waits until it is true
 #   innocent NAME...      no other node than these is blamed for anything
@@ -20,7 +20,7 @@ six_servers() {
 }
 new_drive() {
 	local n urls=()
-	for n in "$@"; do urls+=(--node "$(node_url "$n")"); done
+	for n in "$@"; do [[ $n == *:* ]] && urls+=(--node "$n") || urls+=(--node "$(node_url "$n")"); done
 	credentials "$W/credentials"
 	ok hf create v "${urls[@]}" --survive 2 --kit "$W/kit.txt" --credentials "$W/credentials" >"$W/create.out"
 }

@@ -28,6 +28,8 @@ A rule: {"do": FAULT, "match": regular expression on "METHOD PATH", "p": probabi
   zombie  ms=3000 code=503   answered so at once; the request is done that much later
   dup                 the request is done twice
   cutup   bytes=1     so many bytes of the request's body are passed on, then both ends are cut
+  clip    bytes=-1    only so many bytes of the request's body (-1: half of them) are passed on, as
+                      if they were all: the server stores these and says so
   cut     bytes=-1 length=true   the answer's body ends after so many bytes (-1: half of
                       them); length=false: with nothing that says how long it should be
   stall   bytes=-1    the answer stops there for ever
@@ -160,6 +162,9 @@ class Proxy:
         body = await read_body(r, head, False, rate)
         if "whole" in do:
             head = without(head, "range", "if-range")
+        if "clip" in do:
+            n = do["clip"].get("bytes", -1)
+            body = body[:len(body) // 2 if n < 0 else n]
 
         if "status" in do:
             x = do["status"]

@@ -4,7 +4,8 @@
 # ends them (their command lines hold $W).
 #
 #   server NAME KIND [OPTION]...    KIND: nginx, apache, lighttpd (WebDAV), ceph (S3)
-#                                   OPTION: tls, digest (apache, lighttpd), fs=MB (a disk of its own)
+#                                   OPTION: tls, digest (apache, lighttpd), fs=MB (a disk of its own),
+#                                   ns=NETNS at=ADDRESS (in a network namespace; plain WebDAV)
 #   server_pause|resume|crash|stop|start NAME     SIGSTOP, SIGCONT, SIGKILL, SIGTERM, again on the same data
 #   server_password NAME WORD       another password at the server; credentials knows the old one
 #   server_data NAME                the folder that the server keeps files in
@@ -31,6 +32,13 @@ free_port() {
 	fail "no free port"
 }
 srv_opt() { [[ " ${srv_opts[$1]} " == *" $2 "* ]]; }
+srv_value() { # name option: of option=value, else nothing
+	local o
+	for o in ${srv_opts[$1]}; do [[ $o == "$2"=* ]] && echo "${o#*=}"; done
+}
+srv_at() { local a; a=$(srv_value "$1" at); echo "${a:-127.0.0.1}"; }
+# What runs a command where the server is.
+srv_in() { local n; n=$(srv_value "$1" ns); [ -z "$n" ] || echo "nsenter --net=/run/netns/$n"; }
 srv_scheme() { srv_opt "$1" tls && echo https || echo http; }
 srv_own() { [ "$(id -u)" -ne 0 ] || chown -R www-data: "$@"; }
 
@@ -65,7 +73,7 @@ http {
 	uwsgi_temp_path $d/fs/tmp; scgi_temp_path $d/fs/tmp;
 	ssl_certificate $W/srv/tls/cert.pem; ssl_certificate_key $W/srv/tls/key.pem;
 	server {
-		listen 127.0.0.1:${srv_port[$1]}$tls; root $d/fs/data;
+		listen $(srv_at "$1"):${srv_port[$1]}$tls; root $d/fs/data;
 		location / {
 			auth_basic node; auth_basic_user_file $d/users;
 			dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS;
@@ -92,7 +100,7 @@ C
 	cat <<C
 ServerRoot $d
 ServerName localhost
-Listen 127.0.0.1:${srv_port[$1]}
+Listen $(srv_at "$1"):${srv_port[$1]}
 PidFile $d/pid
 DefaultRuntimeDir $d
 ErrorLog $d/log
@@ -124,7 +132,7 @@ srv_lighttpd_conf() {
 	cat <<C
 server.modules = ("mod_auth", "mod_authn_file", "mod_webdav")
 server.document-root = "$d/fs/data"
-server.bind = "127.0.0.1"
+server.bind = "$(srv_at "$1")"
 server.port = ${srv_port[$1]}
 server.errorlog = "$d/log"
 server.upload-dirs = ("$d/fs/tmp")
@@ -161,14 +169,17 @@ srv_users() { # name password
 	srv_own "$d/users.new"
 	mv "$d/users.new" "$d/users"
 }
-server_password() { srv_users "$1" "$2"; }
+server_password() {
+	if [ "${srv_kind[$1]}" = ceph ]; then ceph_key "$1" "$2"; else srv_users "$1" "$2"; fi
+}
 server_data() { echo "$W/srv/$1/fs/data"; }
 
 # Starts one program of the server in a process group of its own.
 srv_spawn() { # name program command...
-	local d=$W/srv/$1 program=$2
+	local d=$W/srv/$1 program=$2 in
+	in=$(srv_in "$1")
 	shift 2
-	setsid "${srv_as[@]}" "$@" >>"$d/$program.out" 2>&1 </dev/null &
+	setsid $in "${srv_as[@]}" "$@" >>"$d/$program.out" 2>&1 </dev/null &
 	echo $! >"$d/$program.run"
 	disown $!
 }
@@ -213,8 +224,8 @@ server_start() {
 srv_answers() { # name tries
 	local i p
 	for i in $(seq "$2"); do
-		[ "$(curl -qsk --noproxy '*' -o /dev/null -m 2 -w '%{http_code}' \
-			"$(srv_scheme "$1")://127.0.0.1:${srv_port[$1]}/")" != 000 ] && return
+		[ "$($(srv_in "$1") curl -qsk --noproxy '*' -o /dev/null -m 2 -w '%{http_code}' \
+			"$(srv_scheme "$1")://$(srv_at "$1"):${srv_port[$1]}/")" != 000 ] && return
 		sleep 0.05
 		for p in $(cat "$W/srv/$1"/*.run); do
 			pgrep -g "$p" -r D,R,S,T >/dev/null || return
@@ -287,7 +298,8 @@ node_url() { # name [path] [option=value]...
 	shift
 	[ $# -eq 0 ] || shift
 	[ "${srv_kind[$name]}" != ceph ] || kind=s3
-	url="$kind+$scheme://127.0.0.1:$port/$path?profile=$name"
+	url="$kind+$scheme://$(srv_at "$name"):$port/$path?profile=$name"
+	[ "$(srv_at "$name")" = 127.0.0.1 ] || [ "$scheme" = https ] || url+="&insecure=1"
 	[ $kind = dav ] || url+="&region=us-east-1"
 	srv_opt "$name" tls && url+="&ca=$W/srv/tls/ca.pem"
 	for o in "$@"; do url+="&$o"; done

@@ -47,6 +47,8 @@ put dup; gave 204 0
 rule '{"do":"cutup","bytes":5000}'
 put cutup; [ $rc -ne 0 ] || fail "$how"
 there cutup && fail "$how: whole"
+rule '{"do":"clip"}'
+put clip; gave 201 0; eq "$(stat -c %s "$(server_data n)/clip")" 100000 "$how"
 rule '{"do":"cut"}'
 ask f; gave 200 18
 rule '{"do":"cut","length":false}'

@@ -5,13 +5,14 @@
  *
  *	linkd run CONTROL NETNS NAME=NETNS...	one link for each NAME
  *	linkd set CONTROL NAME key=value...	delay= jitter= (ms, one way) rate= (Mbit/s, 0:
- *						any) loss= (per cent) hole=0|1
+ *						any) loss= (per cent) hole=0|1|out|back
  *
  * A link is a pair of TUN devices: NAME in the first namespace (the near end) and "up0" in
  * its own.  A packet that comes out of one is given into the other when it is due.  Each
  * direction is a queue in order of arrival: a packet leaves when those before it have left
  * and its own bits have been sent at the rate, and is there `delay` later.  What would wait
- * for more than QUEUE_MS is dropped, as a router does.
+ * for more than QUEUE_MS is dropped, as a router does.  A hole swallows all packets: of both
+ * ways, of those that leave the near end (out), or of those that come to it (back).
  *
  * The devices live as long as the process.  One thread.  CONTROL is a datagram socket.
  */
@@ -46,6 +47,7 @@ struct packet {
 
 struct way {
 	int in, out;
+	bool hole;
 	struct packet *head, **tail;
 	int64_t free_ns, last_ns; /* when the line is free; when the last packet is due */
 };
@@ -54,7 +56,6 @@ static struct link {
 	const char *name;
 	struct way way[2];
 	double delay_ms, jitter_ms, rate, loss; /* rate: bytes in a nanosecond, 0 any */
-	bool hole;
 } linkv[LINKS_MAX];
 static unsigned link_cnt;
 static volatile sig_atomic_t stopped;
@@ -122,7 +123,7 @@ static void take(struct link *l, struct way *w)
 		if (n < (ssize_t)sizeof(struct virtio_net_hdr))
 			return;
 		int64_t t = now_ns(), start = HF_MAX(w->free_ns, t);
-		if (l->hole || (l->loss > 0 && drand48() * 100 < l->loss) ||
+		if (w->hole || (l->loss > 0 && drand48() * 100 < l->loss) ||
 		    start - t > (int64_t)QUEUE_MS * 1000000)
 			continue;
 		struct packet *p = malloc(sizeof *p + (size_t)n);
@@ -172,9 +173,10 @@ static bool set_one(struct link *l, const char *kv)
 		l->rate = x / 8000;
 	else if (!strncmp(kv, "loss=", 5))
 		l->loss = x;
-	else if (!strncmp(kv, "hole=", 5))
-		l->hole = x > 0;
-	else
+	else if (!strncmp(kv, "hole=", 5)) {
+		l->way[0].hole = x > 0 || !strcmp(v + 1, "out");
+		l->way[1].hole = x > 0 || !strcmp(v + 1, "back");
+	} else
 		return false;
 	return true;
 }
