@@ -413,6 +413,13 @@ struct side {
 	uint64_t lid; /* of the name that comes here */
 };
 
+/* What takes the place of a name that moved away, so that a layer below stays hidden. */
+struct whiteout {
+	const struct meta_new *n; /* NULL: nothing does */
+	uint64_t ino, lid;
+	struct inode *in;
+};
+
 static int side_get(struct store *st, struct side *s)
 {
 	int err = dir_get_alive(st, s->parent, &s->dir);
@@ -471,8 +478,19 @@ static int rename_add(struct store *st, const struct side *from, const struct si
 				 from->d.mode, st->epoch, true, NULL);
 }
 
+static int whiteout_add(struct store *st, const struct side *from, struct whiteout *w,
+			int64_t now)
+{
+	int err = inode_make(st, w->n, w->ino, 1, from->dir, now, &w->in);
+
+	if (!err)
+		err = dirent_add_locked(st, from->parent, from->name, from->len, w->ino, w->lid,
+					w->n->mode, st->epoch, true, NULL);
+	return err;
+}
+
 static int rename_rows(struct store *st, const struct side *from, const struct side *to,
-		       bool exchange)
+		       bool exchange, struct whiteout *w, int64_t now)
 {
 	int err = dirent_del_locked(st, from->parent, from->name, from->len, &from->d, true);
 
@@ -482,7 +500,22 @@ static int rename_rows(struct store *st, const struct side *from, const struct s
 		err = rename_add(st, from, to);
 	if (!err && exchange)
 		err = rename_add(st, to, from);
+	if (!err && w->n)
+		err = whiteout_add(st, from, w, now);
 	return err;
+}
+
+/* Numbers for the names to come; drawing them may commit, so it comes before any change. */
+static int rename_numbers(struct store *st, struct side *from, struct side *to, bool exchange,
+			  struct whiteout *w)
+{
+	if (!(to->lid = store_new_lid_locked(st)) ||
+	    (exchange && !(from->lid = store_new_lid_locked(st))))
+		return -EROFS;
+	if (w->n &&
+	    (!(w->ino = store_new_ino_locked(st)) || !(w->lid = store_new_lid_locked(st))))
+		return -EROFS;
+	return 0;
 }
 
 /* A directory moved from one parent to another. */
@@ -499,6 +532,15 @@ int meta_rename(struct store *st, uint64_t parent, const char *name, size_t len,
 		uint64_t newparent, const char *newname, size_t newlen, unsigned flags,
 		uint64_t *victim)
 {
+	return meta_rename_leaving(st, parent, name, len, newparent, newname, newlen, flags,
+				   NULL, victim);
+}
+
+int meta_rename_leaving(struct store *st, uint64_t parent, const char *name, size_t len,
+			uint64_t newparent, const char *newname, size_t newlen, unsigned flags,
+			const struct meta_new *n, uint64_t *victim)
+{
+	struct whiteout w = {.n = n};
 	struct side from = {.parent = parent, .name = name, .len = len};
 	struct side to = {.parent = newparent, .name = newname, .len = newlen};
 	bool exchange = flags & RENAME_EXCHANGE;
@@ -507,9 +549,11 @@ int meta_rename(struct store *st, uint64_t parent, const char *name, size_t len,
 	if (victim)
 		*victim = 0;
 	if (flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
-	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE) || (exchange && n))
 		return -EINVAL;
 	int err = name_check(name, len);
+	if (!err && n)
+		err = new_check(n);
 	if (!err)
 		err = name_check(newname, newlen);
 	if (!err)
@@ -522,11 +566,10 @@ int meta_rename(struct store *st, uint64_t parent, const char *name, size_t len,
 		err = side_get(st, &to);
 	if (!err)
 		err = rename_check(st, &from, &to, flags);
-	if (!err && (!(to.lid = store_new_lid_locked(st)) ||
-		     (exchange && !(from.lid = store_new_lid_locked(st)))))
-		err = -EROFS;
+	if (!err)
+		err = rename_numbers(st, &from, &to, exchange, &w);
 	if (!err) {
-		err = rename_rows(st, &from, &to, exchange);
+		err = rename_rows(st, &from, &to, exchange, &w, now);
 		if (err)
 			err = broken(st, err);
 	}
@@ -548,6 +591,8 @@ int meta_rename(struct store *st, uint64_t parent, const char *name, size_t len,
 			dir_changed(st, to.dir, now);
 		store_pressure_locked(st);
 	}
+	if (w.in)
+		inode_put_locked(st, w.in);
 	side_put(st, &from);
 	side_put(st, &to);
 	pthread_mutex_unlock(&st->meta);

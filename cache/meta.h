@@ -59,6 +59,10 @@ int meta_unlink(struct store *st, uint64_t parent, const char *name, size_t len,
 int meta_rename(struct store *st, uint64_t parent, const char *name, size_t len,
 		uint64_t newparent, const char *newname, size_t newlen, unsigned flags,
 		uint64_t *victim);
+/* The same, and a new inode takes the old name in the same step (RENAME_WHITEOUT). */
+int meta_rename_leaving(struct store *st, uint64_t parent, const char *name, size_t len,
+			uint64_t newparent, const char *newname, size_t newlen, unsigned flags,
+			const struct meta_new *n, uint64_t *victim);
 /* The kernel forgot the inode: frees it if it has no name left, or with its last pin. */
 void meta_reap(struct store *st, uint64_t ino);
 

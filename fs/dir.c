@@ -124,19 +124,23 @@ int fs_unlink(struct fs *fs, uint64_t parent, const char *name, bool dir)
 	return err;
 }
 
-int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t newparent,
-	      const char *newname, unsigned flags)
+int fs_rename(struct fs *fs, const struct cred *c, uint64_t parent, const char *name,
+	      uint64_t newparent, const char *newname, unsigned flags)
 {
+	/* What overlayfs takes for "nothing is here, whatever the layers below say". */
+	const struct meta_new whiteout = {.mode = S_IFCHR, .uid = c->uid, .gid = c->gid};
 	uint64_t victim = 0;
 	int err = fs_check_name(name);
 
 	if (!err)
 		err = fs_check_name(newname);
-	if (!err && flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE))
+	if (!err && flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
 		err = -EINVAL;
 	if (!err)
-		err = meta_rename(fs->st, parent, name, strlen(name), newparent, newname,
-				  strlen(newname), flags, &victim);
+		err = meta_rename_leaving(fs->st, parent, name, strlen(name), newparent,
+					  newname, strlen(newname),
+					  flags & ~(unsigned)RENAME_WHITEOUT,
+					  flags & RENAME_WHITEOUT ? &whiteout : NULL, &victim);
 	if (!err)
 		fs_unnamed(fs, victim);
 	return err;

@@ -90,8 +90,9 @@ int fs_make(struct fs *fs, const struct cred *c, uint64_t parent, const struct m
 	    struct inode **out);
 int fs_link(struct fs *fs, uint64_t ino, uint64_t parent, const char *name, struct inode **out);
 int fs_unlink(struct fs *fs, uint64_t parent, const char *name, bool dir);
-int fs_rename(struct fs *fs, uint64_t parent, const char *name, uint64_t newparent,
-	      const char *newname, unsigned flags);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT (which then belongs to c). */
+int fs_rename(struct fs *fs, const struct cred *c, uint64_t parent, const char *name,
+	      uint64_t newparent, const char *newname, unsigned flags);
 /*
  * Entries after offset `off`, "." and ".." first.  attr: with attributes and a reference
  * counted for each but those two.  emit gets the offset that follows the entry; non-zero:

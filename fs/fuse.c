@@ -336,7 +336,9 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
 		      const char *newname, unsigned flags)
 {
-	reply_err(req, fs_rename(fs_of(req), parent, name, newparent, newname, flags));
+	struct cred c = cred_of(req);
+
+	reply_err(req, fs_rename(fs_of(req), &c, parent, name, newparent, newname, flags));
 }
 
 /* --- listings --- */

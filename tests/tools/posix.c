@@ -377,6 +377,39 @@ static int noreplace(const char *a, const char *b)
 	return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_NOREPLACE);
 }
 
+/* What overlayfs leaves behind where a lower layer has the name; as any user. */
+static void whiteouts(void)
+{
+	put_file("a", "A", 1);
+	put_file("b", "B", 1);
+	ino_t ino = stat_of("a").st_ino;
+	OK(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_WHITEOUT));
+	EQ(ino, stat_of("b").st_ino);
+	struct stat st = stat_of("a");
+	EQ(S_IFCHR, st.st_mode);
+	EQ(0, st.st_rdev);
+	EQ(1, st.st_nlink);
+	EQ(geteuid(), st.st_uid);
+	IS(st.st_ino != ino);
+	FAILS(EINVAL,
+	      renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_WHITEOUT | RENAME_EXCHANGE));
+	FAILS(EEXIST,
+	      renameat2(AT_FDCWD, "b", AT_FDCWD, "a", RENAME_WHITEOUT | RENAME_NOREPLACE));
+	OK(mkdir("d", 0755));
+	OK(mkdir("e", 0755));
+	OK(renameat2(AT_FDCWD, "d", AT_FDCWD, "e/d", RENAME_WHITEOUT | RENAME_NOREPLACE));
+	EQ(S_IFCHR, stat_of("d").st_mode);
+	IS(S_ISDIR(stat_of("e/d").st_mode));
+	/* Over the whiteout itself: nothing but names changes. */
+	OK(rename("b", "a"));
+	EQ(ino, stat_of("a").st_ino);
+	FAILS(ENOENT, access("b", F_OK));
+	OK(link("a", "b"));
+	OK(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", RENAME_WHITEOUT));
+	EQ(ino, stat_of("a").st_ino);
+	OK(unlink("d"));
+}
+
 static void renames(void)
 {
 	char got[8] = "";
@@ -609,6 +642,7 @@ int main(int argc, char **argv)
 		{"fifos", fifos, false},
 		{"sockets", sockets, false},
 		{"devices", devices, true},
+		{"whiteouts", whiteouts, false},
 		{"renames", renames, false},
 		{"unlinked", unlinked, false},
 		{"open-flags", open_flags, false},

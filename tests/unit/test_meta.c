@@ -221,6 +221,28 @@ static void renames(void **state)
 	assert_int_equal(find(INO_ROOT, "f"), c);
 	assert_int_equal(find(INO_ROOT, "c"), -ENOENT);
 	assert_int_equal(stat_(INO_ROOT).st_nlink, 4);
+	/* What moves away leaves something behind, which counts as any other. */
+	const struct meta_new hide = {.mode = S_IFCHR};
+	assert_int_equal(meta_rename_leaving(st, INO_ROOT, "f", 1, a, "b", 1, RENAME_EXCHANGE,
+					     &hide, NULL),
+			 -EINVAL);
+	assert_int_equal(meta_rename_leaving(st, INO_ROOT, "f", 1, a, "b", 1, 0,
+					     &(struct meta_new){.mode = 0}, NULL),
+			 -EINVAL);
+	assert_int_equal(meta_rename_leaving(st, INO_ROOT, "f", 1, a, "c", 1, RENAME_NOREPLACE,
+					     &hide, NULL),
+			 0);
+	assert_int_equal(find(a, "c"), c);
+	assert_int_equal(meta_parent(st, c), a);
+	assert_int_equal(stat_(find(INO_ROOT, "f")).st_mode, S_IFCHR);
+	assert_int_equal(stat_(find(INO_ROOT, "f")).st_nlink, 1);
+	assert_int_equal(stat_(INO_ROOT).st_nlink, 3);
+	assert_int_equal(stat_(a).st_nlink, 3);
+	assert_int_equal(meta_files(st), 5);
+	assert_int_equal(rename_(a, "c", INO_ROOT, "c", 0), 0);
+	assert_int_equal(unlink_(INO_ROOT, "f", false), 0);
+	assert_int_equal(rename_(INO_ROOT, "c", INO_ROOT, "f", 0), 0);
+	assert_int_equal(meta_files(st), 4);
 	/* A file replaces a file. */
 	make(&file_new, INO_ROOT, "g");
 	assert_int_equal(rename_(INO_ROOT, "g", a, "b", 0), 0);
