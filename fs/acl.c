@@ -160,3 +160,13 @@ bool acl_inherit(void *p, size_t len, uint32_t *mode)
 	*mode = (*mode & ~0777u) | m;
 	return store;
 }
+
+void acl_map(void *p, size_t len, uint32_t (*map)(const void *arg, bool group, uint32_t id),
+	     const void *arg)
+{
+	for (size_t i = 0; i < ent_cnt(len); i++) {
+		uint8_t *e = ent(p, i);
+		if (tag(e) == TAG_USER || tag(e) == TAG_GROUP)
+			put_le32(e + 4, map(arg, tag(e) == TAG_GROUP, get_le32(e + 4)));
+	}
+}

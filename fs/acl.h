@@ -32,5 +32,8 @@ void acl_chmod(void *p, size_t len, uint32_t mode);
  * stored as the access list, false when *mode says it all.
  */
 bool acl_inherit(void *p, size_t len, uint32_t *mode);
+/* Each number of a named user or group becomes what `map` makes of it. */
+void acl_map(void *p, size_t len, uint32_t (*map)(const void *arg, bool group, uint32_t id),
+	     const void *arg);
 
 #endif

@@ -87,6 +87,20 @@ static int take_rate(const char *opt, const char *value, uint64_t *out)
 	return 0;
 }
 
+static int take_ids(const char *opt, const char *value, struct ids *ids)
+{
+	int err = ids_parse(ids, value);
+
+	if (err == -ENOMEM)
+		return cmd_fail("mount", "out of memory");
+	if (err)
+		return cmd_usage("mount",
+				 "%s: a number, to whom everything belongs here; or "
+				 "STORED:HERE, which may be repeated with others of each",
+				 opt);
+	return 0;
+}
+
 static int one_option(struct mount_args *a, char *opt)
 {
 	char *value = strchr(opt, '=');
@@ -121,6 +135,13 @@ static int one_option(struct mount_args *a, char *opt)
 		a->o.fs.noexec = false;
 	} else if (!strcmp(opt, "noexec")) {
 		a->o.fs.noexec = true;
+	} else if (!strncmp(opt, "uid=", 4)) {
+		return take_ids(opt, value, &a->o.fs.owners.uid);
+	} else if (!strncmp(opt, "gid=", 4)) {
+		return take_ids(opt, value, &a->o.fs.owners.gid);
+	} else if (!strncmp(opt, "umask=", 6)) {
+		if (owners_parse_umask(&a->o.fs.owners, value))
+			return cmd_usage("mount", "%s: an octal number, such as 022", opt);
 	} else if (!strncmp(opt, "cache_size=", 11)) {
 		if (!parse_size(value, &a->o.cache_size) || !a->o.cache_size)
 			return cmd_usage("mount",
@@ -439,6 +460,7 @@ static void args_release(struct mount_args *a)
 {
 	for (size_t i = 0; i < a->option_cnt; i++)
 		free(a->options[i]);
+	owners_release(&a->o.fs.owners);
 }
 
 int cmd_mount(int argc, char **argv)

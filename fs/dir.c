@@ -22,17 +22,19 @@ int fs_check_name(const char *name)
 	return 0;
 }
 
-/* What a new inode takes from its directory: permissions, by umask or default list. */
+/* What a new inode takes from its directory, or not: owner, permissions by umask or list. */
 static int inherit(struct fs *fs, const struct cred *c, struct inode *dir, struct meta_new *n,
 		   struct buf *access, struct buf *deflt)
 {
 	pthread_mutex_lock(&fs->st->meta);
 	uint32_t dir_mode = dir->mode, dir_gid = dir->gid;
+	n->uid = ids_new(&fs->opts.owners.uid, c->uid, dir->uid);
+	n->gid = ids_new(&fs->opts.owners.gid, c->gid, dir->gid);
 	pthread_mutex_unlock(&fs->st->meta);
 	/* What the kernel does too since 6.1: no set-id file for a group one is not in. */
 	if (!S_ISDIR(n->mode) && dir_mode & S_ISGID && c->uid &&
 	    (n->mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
-	    !c->in_group(c->arg, dir_gid))
+	    !c->in_group(c->arg, owners_show_gid(&fs->opts.owners, dir_gid)))
 		n->mode &= ~(uint32_t)S_ISGID;
 	if (S_ISLNK(n->mode))
 		return 0;
@@ -60,11 +62,7 @@ static int inherit(struct fs *fs, const struct cred *c, struct inode *dir, struc
 int fs_make(struct fs *fs, const struct cred *c, uint64_t parent, const struct make *m,
 	    struct inode **out)
 {
-	struct meta_new n = {.mode = m->mode,
-			     .uid = c->uid,
-			     .gid = c->gid,
-			     .rdev = m->rdev,
-			     .target = m->target};
+	struct meta_new n = {.mode = m->mode, .rdev = m->rdev, .target = m->target};
 	struct buf access = {0}, deflt = {0};
 	struct inode *dir;
 	int err = m->name ? fs_check_name(m->name) : 0;
@@ -128,7 +126,8 @@ int fs_rename(struct fs *fs, const struct cred *c, uint64_t parent, const char *
 	      uint64_t newparent, const char *newname, unsigned flags)
 {
 	/* What overlayfs takes for "nothing is here, whatever the layers below say". */
-	const struct meta_new whiteout = {.mode = S_IFCHR, .uid = c->uid, .gid = c->gid};
+	struct meta_new whiteout = {.mode = S_IFCHR};
+	struct inode *dir;
 	uint64_t victim = 0;
 	int err = fs_check_name(name);
 
@@ -136,6 +135,13 @@ int fs_rename(struct fs *fs, const struct cred *c, uint64_t parent, const char *
 		err = fs_check_name(newname);
 	if (!err && flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT))
 		err = -EINVAL;
+	if (!err && flags & RENAME_WHITEOUT && !(err = fs_get(fs, parent, &dir))) {
+		pthread_mutex_lock(&fs->st->meta);
+		whiteout.uid = ids_new(&fs->opts.owners.uid, c->uid, dir->uid);
+		whiteout.gid = ids_new(&fs->opts.owners.gid, c->gid, dir->gid);
+		pthread_mutex_unlock(&fs->st->meta);
+		fs_put(fs, dir);
+	}
 	if (!err)
 		err = meta_rename_leaving(fs->st, parent, name, strlen(name), newparent,
 					  newname, strlen(newname),
@@ -172,7 +178,7 @@ static int take(void *arg, const struct meta_entry *e)
 	l->err = nlookup_add(l->fs->nl, e->ino, 1);
 	if (l->err)
 		return 1;
-	inode_stat_locked(l->fs->st, e->in, &st, NULL);
+	fs_stat_locked(l->fs, e->in, &st);
 	if (!l->emit(l->arg, name, &st, e->cookie))
 		return 0;
 	/* It has a name, so there is nothing to reap. */

@@ -57,6 +57,9 @@ void fs_forget(struct fs *fs, uint64_t ino, uint64_t n);
 void fs_unnamed(struct fs *fs, uint64_t ino);
 
 int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct inode **out);
+/* As they are shown here; btime_ns may be NULL.  _locked: st->meta is held. */
+void fs_stat(struct fs *fs, struct inode *in, struct stat *out, int64_t *btime_ns);
+void fs_stat_locked(struct fs *fs, struct inode *in, struct stat *out);
 /* btime_ns may be NULL. */
 int fs_getattr(struct fs *fs, uint64_t ino, struct stat *out, int64_t *btime_ns);
 struct timespec fs_timespec(int64_t ns);
@@ -65,7 +68,7 @@ struct timespec fs_timespec(int64_t ns);
 #define FS_SET_KILL (1u << 17) /* set-id bits go */
 struct setattr {
 	unsigned set; /* META_SET_*, FS_SET_* */
-	struct meta_attr a;
+	struct meta_attr a; /* owner and mode as they are here */
 	uint64_t size;
 };
 int fs_setattr(struct fs *fs, uint64_t ino, const struct setattr *s, struct stat *out);

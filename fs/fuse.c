@@ -87,7 +87,7 @@ static void reply_entry(fuse_req_t req, struct inode *in, struct fuse_file_info 
 		.ino = in->ino, .attr_timeout = KEEP_S, .entry_timeout = KEEP_S};
 	struct fs *fs = fs_of(req);
 
-	inode_stat(fs->st, in, &e.attr, NULL);
+	fs_stat(fs, in, &e.attr, NULL);
 	fs_put(fs, in);
 	if (fi ? fuse_reply_create(req, &e, fi) : fuse_reply_entry(req, &e))
 		fs_forget(fs, e.ino, 1);
@@ -140,6 +140,8 @@ static void op_init(void *arg, struct fuse_conn_info *conn)
 
 	/* Not ATOMIC_O_TRUNC: nobody would see an open with O_TRUNC. */
 	conn->want = conn->capable & want;
+	if (fs->opts.owners.masked)
+		conn->want &= ~(unsigned)FUSE_CAP_POSIX_ACL;
 	if (!fs->kill_v2)
 		conn->want |= conn->capable & FUSE_CAP_HANDLE_KILLPRIV;
 	fs->no_open = conn->capable & FUSE_CAP_NO_OPEN_SUPPORT;
@@ -149,7 +151,7 @@ static void op_init(void *arg, struct fuse_conn_info *conn)
 	conn->max_background = SERVE_THREADS_MAX * 3 / 4;
 	conn->congestion_threshold = conn->max_background * 3 / 4;
 	conn->time_gran = 1;
-	if (!(conn->want & FUSE_CAP_POSIX_ACL))
+	if (!(conn->capable & FUSE_CAP_POSIX_ACL))
 		log_warn("this kernel knows no POSIX ACLs for FUSE: they are not enforced");
 }
 

@@ -12,6 +12,7 @@
 #define HOLDFAST_FS_FUSE_H
 
 #include "cache/store.h"
+#include "fs/owner.h"
 
 struct fs_opts {
 	const char *fsname; /* shown in /proc/mounts */
@@ -20,6 +21,7 @@ struct fs_opts {
 	bool dev, suid;	  /* honour device nodes and set-id bits: only root may ask */
 	bool noexec;
 	unsigned threads; /* 0: 4 */
+	struct owners owners; /* the caller's, until fs_free */
 };
 
 struct fs;

@@ -115,6 +115,18 @@ int fs_lookup(struct fs *fs, uint64_t parent, const char *name, struct inode **o
 	return err;
 }
 
+void fs_stat_locked(struct fs *fs, struct inode *in, struct stat *out)
+{
+	inode_stat_locked(fs->st, in, out, NULL);
+	owners_show(&fs->opts.owners, out);
+}
+
+void fs_stat(struct fs *fs, struct inode *in, struct stat *out, int64_t *btime_ns)
+{
+	inode_stat(fs->st, in, out, btime_ns);
+	owners_show(&fs->opts.owners, out);
+}
+
 int fs_getattr(struct fs *fs, uint64_t ino, struct stat *out, int64_t *btime_ns)
 {
 	struct inode *in;
@@ -122,7 +134,7 @@ int fs_getattr(struct fs *fs, uint64_t ino, struct stat *out, int64_t *btime_ns)
 
 	if (err)
 		return err;
-	inode_stat(fs->st, in, out, btime_ns);
+	fs_stat(fs, in, out, btime_ns);
 	fs_put(fs, in);
 	return 0;
 }
@@ -146,6 +158,24 @@ static int chmod_acl(void *list, size_t len, uint32_t mode)
 	return 0;
 }
 
+/* From numbers of this machine to the drive's; what cannot be changed is left out. */
+static int set_owner(struct fs *fs, struct meta_attr *a)
+{
+	const struct owners *o = &fs->opts.owners;
+	int change = 1;
+
+	if (a->set & META_SET_UID)
+		change = ids_chown(&o->uid, a->uid, &a->uid);
+	if (!change)
+		a->set &= ~META_SET_UID;
+	if (change >= 0 && a->set & META_SET_GID) {
+		change = ids_chown(&o->gid, a->gid, &a->gid);
+		if (!change)
+			a->set &= ~META_SET_GID;
+	}
+	return change < 0 ? change : 0;
+}
+
 static int setattr(struct fs *fs, struct inode *in, uint32_t mode, const struct setattr *s)
 {
 	struct meta_attr a = s->a;
@@ -153,6 +183,9 @@ static int setattr(struct fs *fs, struct inode *in, uint32_t mode, const struct 
 	int err;
 
 	a.set = s->set & ~(FS_SET_SIZE | FS_SET_KILL);
+	err = set_owner(fs, &a);
+	if (err)
+		return err;
 	if (s->set & FS_SET_SIZE) {
 		if (S_ISDIR(mode))
 			return -EISDIR;
@@ -163,7 +196,7 @@ static int setattr(struct fs *fs, struct inode *in, uint32_t mode, const struct 
 			return err;
 	}
 	if (a.set & META_SET_MODE) {
-		a.mode = (mode & S_IFMT) | (a.mode & 07777);
+		a.mode = owners_chmod(&fs->opts.owners, mode, a.mode);
 		a.acl = ACL_ACCESS;
 		a.acl_chmod = chmod_acl;
 	} else if (kill && !S_ISDIR(mode) && killed(mode) != mode) {
@@ -191,7 +224,7 @@ int fs_setattr(struct fs *fs, uint64_t ino, const struct setattr *s, struct stat
 		return err;
 	err = setattr(fs, in, mode, s);
 	if (!err)
-		inode_stat(fs->st, in, out, NULL);
+		fs_stat(fs, in, out, NULL);
 	fs_put(fs, in);
 	return err;
 }

@@ -17,8 +17,10 @@ static bool is_acl(const char *name)
 	return !strcmp(name, ACL_ACCESS) || !strcmp(name, ACL_DEFAULT);
 }
 
-static int check_name(const char *name)
+static int check_name(const struct fs *fs, const char *name)
 {
+	if (fs->opts.owners.masked && is_acl(name))
+		return -EOPNOTSUPP;
 	if (starts(name, "user.") || starts(name, "trusted.") || starts(name, "security."))
 		return name[strcspn(name, ".") + 1] ? 0 : -EINVAL;
 	return is_acl(name) ? 0 : -EOPNOTSUPP;
@@ -39,6 +41,21 @@ int fs_get_acl(struct fs *fs, struct inode *in, const char *name, struct buf *ou
 					   : 0;
 }
 
+/* Lists name users and groups: by the drive's numbers there, by this machine's here. */
+static uint32_t id_here(const void *owners, bool group, uint32_t id)
+{
+	const struct owners *o = owners;
+
+	return ids_here(group ? &o->gid : &o->uid, id);
+}
+
+static uint32_t id_stored(const void *owners, bool group, uint32_t id)
+{
+	const struct owners *o = owners;
+
+	return ids_stored(group ? &o->gid : &o->uid, id);
+}
+
 static int drop(struct fs *fs, struct inode *in, const char *name)
 {
 	int err = meta_removexattr(fs->st, in, name);
@@ -56,6 +73,7 @@ static int set_access(struct fs *fs, const struct cred *c, struct inode *in, con
 	uint32_t gid = in->gid, mode = in->mode;
 	pthread_mutex_unlock(&fs->st->meta);
 	bool plain = acl_to_mode(v, len, &mode);
+	gid = owners_show_gid(&fs->opts.owners, gid);
 	if (mode & S_ISGID && c->uid && !c->in_group(c->arg, gid))
 		clear |= S_ISGID;
 	return meta_setacl(fs->st, in, ACL_ACCESS, plain ? NULL : v, len, flags, mode & 0777,
@@ -84,30 +102,40 @@ static int set(struct fs *fs, const struct cred *c, struct inode *in, uint32_t m
 int fs_setxattr(struct fs *fs, const struct cred *c, uint64_t ino, const char *name,
 		const void *v, size_t len, int flags)
 {
+	struct buf list = {0};
 	struct inode *in;
 	uint32_t mode;
-	int err = check_name(name);
+	int err = check_name(fs, name);
 
-	if (!err)
-		err = fs_get_mode(fs, ino, &in, &mode);
-	if (err)
-		return err;
-	err = set(fs, c, in, mode, name, v, len, flags);
-	fs_put(fs, in);
+	if (!err && is_acl(name) && !acl_check(v, len)) {
+		buf_put(&list, v, len);
+		err = list.err;
+		if (!err)
+			acl_map(list.p, list.len, id_stored, &fs->opts.owners);
+		v = list.p;
+	}
+	if (!err && !(err = fs_get_mode(fs, ino, &in, &mode))) {
+		err = set(fs, c, in, mode, name, v, len, flags);
+		fs_put(fs, in);
+	}
+	buf_release(&list);
 	return err;
 }
 
 int fs_getxattr(struct fs *fs, uint64_t ino, const char *name, struct buf *out)
 {
 	struct inode *in;
-	int err = check_name(name);
+	int err = check_name(fs, name);
 
 	if (!err)
 		err = fs_get(fs, ino, &in);
 	if (err)
 		return err;
+	size_t at = out->len;
 	int64_t n = meta_getxattr(fs->st, in, name, out);
 	fs_put(fs, in);
+	if (n >= 0 && is_acl(name) && !acl_check(out->p + at, out->len - at))
+		acl_map(out->p + at, out->len - at, id_here, &fs->opts.owners);
 	return n < 0 ? (int)n : 0;
 }
 
@@ -120,15 +148,17 @@ int fs_listxattr(struct fs *fs, const struct cred *c, uint64_t ino, struct buf *
 		return err;
 	err = meta_listxattr(fs->st, in, out);
 	fs_put(fs, in);
-	if (err || !c->uid)
+	if (err || (!c->uid && !fs->opts.owners.masked))
 		return err;
-	/* trusted.* is not for everybody's eyes. */
+	/* trusted.* is not for everybody's eyes, and lists that are not in force for nobody's.
+	 */
 	size_t to = 0;
 	for (size_t at = 0; at < out->len;) {
 		const char *name = (const char *)out->p + at;
 		size_t len = strnlen(name, out->len - at) + 1;
 		len = HF_MIN(len, out->len - at);
-		if (!starts(name, "trusted.")) {
+		if (check_name(fs, name) != -EOPNOTSUPP &&
+		    !(c->uid && starts(name, "trusted."))) {
 			memmove(out->p + to, name, len);
 			to += len;
 		}
@@ -141,7 +171,7 @@ int fs_listxattr(struct fs *fs, const struct cred *c, uint64_t ino, struct buf *
 int fs_removexattr(struct fs *fs, uint64_t ino, const char *name)
 {
 	struct inode *in;
-	int err = check_name(name);
+	int err = check_name(fs, name);
 
 	if (!err)
 		err = fs_get(fs, ino, &in);
