@@ -185,8 +185,10 @@ struct publisher {
 	/* move.c: where its pass is, mend thread; the rest under lock. */
 	uint64_t move_seg, move_failed, move_pass; /* rebalance as the pass began */
 	uint64_t move_rounds;
-	int64_t move_next_ms; /* the limit on bandwidth: not before */
 	char move_reason[256];
+	/* repair_limit, mend thread: shards are made or moved not before; this round has waited. */
+	int64_t shards_next_ms;
+	bool shards_late;
 
 	uint64_t next_seg, next_inline; /* guarded by st->meta */
 
@@ -261,6 +263,9 @@ int snapshot_trim(struct publisher *p); /* deletes that, wherever it is still li
 
 /* mend.c */
 void *mend_main(void *publisher);
+/* repair_limit: true when no shard may be rebuilt or moved yet; what was, in bytes. */
+bool mend_must_wait(struct publisher *p);
+void mend_spent(struct publisher *p, uint64_t bytes);
 /* The names of all shards on a node, each 0-terminated. */
 int mend_list(struct node *n, struct buf *out);
 uint64_t mend_hash(const char *name);

@@ -18,6 +18,7 @@
 #define LIST_AGAIN_S	 (24 * 3600)
 #define SLICE		 500
 #define MARK_LOOK_MS	 (10 * 60 * 1000)
+#define REPAIR_MS	 10000 /* of repairing before other mending has its turn */
 
 static bool all_writable(struct volume *v)
 {
@@ -106,37 +107,87 @@ static int late_shards(void *arg, const struct seg_id *id, const uint16_t node[E
 	return found ? 0 : -EAGAIN;
 }
 
-/* Goes through the repair list once; *left = segments that are still on it. */
-static int repair_all(struct publisher *p, uint64_t *left)
+bool mend_must_wait(struct publisher *p)
+{
+	bool late = p->opts.repair_limit && now_ms() < p->shards_next_ms;
+
+	p->shards_late |= late;
+	return late;
+}
+
+void mend_spent(struct publisher *p, uint64_t bytes)
+{
+	if (p->opts.repair_limit)
+		p->shards_next_ms = HF_MAX(p->shards_next_ms, now_ms()) +
+				    (int64_t)(bytes * 1000 / p->opts.repair_limit);
+}
+
+/* What a round has to do, and what the thread has seen. */
+struct mend {
+	uint64_t pokes, done, protect; /* as of the round before */
+	bool blobs, left;
+	/* The pass over the repair list: where it is, 0 at its begin; what it had to leave. */
+	uint64_t repair_seg, repair_left;
+	struct garbage garbage;
+	int64_t next_ms; /* there is garbage to look at then */
+	int64_t mark_ms; /* when the nodes' marks are looked at next */
+	bool moving, soon; /* move.c has more to do; at once */
+};
+
+/* Reads K shards for those that are missing: whichever is more counts for the limit. */
+static int repair_one(struct publisher *p, struct seg_place *place)
+{
+	struct volume *v = p->st->vol;
+	unsigned cnt = 0;
+
+	for (unsigned i = 0; i < (unsigned)place->geom.k + place->geom.m; i++)
+		cnt += place->node[i] == NODE_NONE;
+	int missing = repair_segment(v, place, NULL);
+
+	/* Some may be where a repair put them of which nobody was told. */
+	if (missing == -ENODATA && find_shards(v, place))
+		missing = repair_segment(v, place, NULL);
+	if (missing != -EAGAIN)
+		mend_spent(p, seg_shard_len(&place->geom) * HF_MAX(cnt, place->geom.k));
+	return missing;
+}
+
+/*
+ * Goes on through the repair list for a while.  1 when there is more to do, at once or when
+ * the limit allows it; 0 at its end, m->left says whether segments are still on it then.
+ */
+static int repair_slice(struct publisher *p, struct mend *m)
 {
 	struct store *st = p->st;
+	int64_t end = now_ms() + REPAIR_MS;
 	struct seg_place place;
-	uint64_t seg = 0;
 	int r;
 
-	*left = 0;
+	m->left = true;
 	spread_collect(st->vol, late_shards, p);
+	uint64_t seg = m->repair_seg;
 	while ((r = next_missing(st, &seg, &place)) == 1) {
 		if (publish_stopping(p))
 			return -ECANCELED;
 		if (!has_candidate(st->vol, &place) ||
 		    spread_going(st->vol, &place.geom.id)) {
-			(*left)++;
+			m->repair_left++;
+			m->repair_seg = seg;
 			continue;
 		}
-		int missing = repair_segment(st->vol, &place, NULL);
+		if (mend_must_wait(p) || now_ms() >= end)
+			return 1;
+		m->repair_seg = seg;
+		int missing = repair_one(p, &place);
 
-		/* Some may be where a repair put them of which nobody was told. */
-		if (missing == -ENODATA && find_shards(st->vol, &place))
-			missing = repair_segment(st->vol, &place, NULL);
 		if (missing < 0) {
-			if (missing != -EAGAIN && missing != -ENODATA)
+			if (missing != -EAGAIN && missing != -EBUSY && missing != -ENODATA)
 				log_warn("repairing segment %llu: %s", (unsigned long long)seg,
 					 strerror(-missing));
-			(*left)++;
+			m->repair_left++;
 			continue;
 		}
-		*left += missing > 0;
+		m->repair_left += missing > 0;
 		/* The new places are published with the next cut. */
 		pthread_mutex_lock(&st->meta);
 		r = segment_nodes_locked(st, seg, &place, st->epoch);
@@ -145,6 +196,8 @@ static int repair_all(struct publisher *p, uint64_t *left)
 		if (r)
 			return r;
 	}
+	m->left = r || m->repair_left;
+	m->repair_seg = m->repair_left = 0;
 	return r;
 }
 
@@ -411,21 +464,10 @@ static int mend_blobs(struct publisher *p)
 	return r;
 }
 
-/* What a round has to do, and what the thread has seen. */
-struct mend {
-	uint64_t pokes, done, protect; /* as of the round before */
-	bool blobs, left;
-	struct garbage garbage;
-	int64_t next_ms; /* there is garbage to look at then */
-	int64_t mark_ms; /* when the nodes' marks are looked at next */
-	bool moving, soon; /* move.c has more to do; at once */
-};
-
 static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t protect)
 {
 	struct volume *v = p->st->vol;
-	uint64_t left = 0;
-	bool came = false;
+	bool came = false, more = false;
 	int r = garbage_condemn(p);
 
 	if (m->mark_ms <= now_ms()) {
@@ -437,15 +479,21 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	if (!r && nodes)
 		r = look_at_nodes(p, &came);
 	m->blobs = m->blobs || came;
+	/* What it had to leave may have a place now. */
+	if (nodes)
+		m->repair_seg = m->repair_left = 0;
 	if (!r && (nodes || m->left || protect || all_writable(v)))
-		r = repair_all(p, &left);
-	m->left = left > 0;
-	if (!r && (m->blobs || protect) && volume_writable(v)) {
+		r = repair_slice(p, m);
+	if (r > 0) {
+		more = true;
+		r = 0;
+	}
+	if (!r && (m->blobs || (protect && !more)) && volume_writable(v)) {
 		int copies = mend_blobs(p);
 
 		if (copies >= 0)
 			m->blobs = false;
-		if (!left && copies >= 0 && protect && all_writable(v)) {
+		if (!m->left && copies >= 0 && protect && all_writable(v)) {
 			pthread_mutex_lock(&p->lock);
 			p->protect_done = HF_MAX(p->protect_done, protect);
 			p->protect_cut = m->done;
@@ -456,6 +504,7 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	}
 	if (!r)
 		r = move_round(p, &m->moving, &m->soon);
+	m->soon |= more && !p->shards_late;
 	if (!r)
 		r = snapshot_put(p);
 	if (!r && snapshot_due(p))
@@ -481,7 +530,7 @@ void *mend_main(void *arg)
 		m.protect = p->protect_want;
 		/* Before the first cut it is not known whether this copy may change anything.
 		 */
-		m.soon = false;
+		m.soon = p->shards_late = false;
 		if (p->ready) {
 			pthread_mutex_unlock(&p->lock);
 			r = mend_round(p, &m, nodes, protect);
@@ -495,6 +544,8 @@ void *mend_main(void *arg)
 			     (r || m.left || m.blobs || m.moving || p->protect_want > p->protect_done);
 		bool ready = p->ready;
 		int64_t until = retry ? HF_MIN(now_ms() + RETRY_MS, m.next_ms) : m.next_ms;
+		if (p->shards_late)
+			until = HF_MIN(until, p->shards_next_ms);
 		struct timespec ts = {.tv_sec = until / 1000,
 				      .tv_nsec = until % 1000 * 1000000};
 

@@ -248,19 +248,13 @@ static int round_begin(struct round *r, struct publisher *p)
 	return err;
 }
 
-/* The limit on bandwidth, and a cut that is under way goes first.  -ECANCELED at the end. */
-static int pace(struct publisher *p, uint64_t bytes)
+/* A cut that is under way goes first.  -ECANCELED at the end. */
+static int yield(struct publisher *p)
 {
-	int64_t now = now_ms(), until = now + YIELD_MS;
+	int64_t until = now_ms() + YIELD_MS;
 
 	pthread_mutex_lock(&p->lock);
-	if (p->opts.repair_limit) {
-		p->move_next_ms = HF_MAX(p->move_next_ms, now) +
-				  (int64_t)(bytes * 1000 / p->opts.repair_limit);
-		until = HF_MAX(until, p->move_next_ms);
-	}
-	while (!p->stopping && !p->stopped && now_ms() < until &&
-	       (p->status.busy || now_ms() < p->move_next_ms)) {
+	while (!p->stopping && !p->stopped && p->status.busy && now_ms() < until) {
 		struct timespec ts = {.tv_sec = until / 1000,
 				      .tv_nsec = until % 1000 * 1000000};
 
@@ -371,9 +365,10 @@ static int move_segment(struct round *r, uint64_t seg, struct seg_place *pl)
 
 		if (!wants_move(r, pl, i, homes ? home : NULL, &target))
 			continue;
-		int err = pace(r->p, seg_shard_len(&pl->geom));
+		int err = yield(r->p);
 		if (err)
 			return err;
+		mend_spent(r->p, seg_shard_len(&pl->geom));
 		err = move_shard(v, pl, i, target);
 		/* The heir may be away, or share a domain: anyone else will do then. */
 		if (err == -EAGAIN && target != NODE_NONE && !homes)
@@ -783,6 +778,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 {
 	struct seg_place pl;
 	struct round r;
+	bool waits = false;
 	int more = 0;
 
 	*left = *soon = false;
@@ -795,9 +791,17 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	if (!err && r.joining)
 		*soon = true;
 	if (!err && r.work && !r.joining) {
-		while (!err && (more = next_row(&r, &p->move_seg, &pl)) > 0) {
+		uint64_t seg = p->move_seg;
+
+		while (!err && (more = next_row(&r, &seg, &pl)) > 0) {
+			/* This one is looked for again when the limit allows it. */
+			if (more == 1 && mend_must_wait(p)) {
+				waits = true;
+				break;
+			}
+			p->move_seg = seg;
 			if (more == 1)
-				err = move_segment(&r, p->move_seg, &pl);
+				err = move_segment(&r, seg, &pl);
 			if (!err && publish_stopping(p))
 				err = -ECANCELED;
 			if (!err && now_ms() >= r.end_ms) {
@@ -808,7 +812,8 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 		if (more < 0)
 			err = more;
 		p->move_failed += r.failed;
-		if (!err && !*soon) {
+		*left |= waits;
+		if (!err && !*soon && !waits) {
 			r.failed = p->move_failed;
 			p->move_seg = p->move_failed = 0;
 			say(p, "");
@@ -825,7 +830,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 				   (int64_t)p->st->published);
 	pthread_mutex_unlock(&p->st->meta);
 	/* Old copies go when a commit says where the new ones are. */
-	if (old > 0 && !*soon)
+	if (old > 0 && !*soon && !waits)
 		err = publish_now(p, false);
 	struct old_copy after = {0};
 	while (!err && (err = delete_copies(p, &after)) == 1)

@@ -45,7 +45,11 @@ struct publish_opts {
 	size_t device_cnt;
 	struct publish_pace pace;
 	uint64_t ahead_min; /* dirty bytes of a file that make it a huge one; 0: 64 MiB */
-	uint64_t repair_limit;	/* bytes/s that moving shards may take; 0: any */
+	/*
+	 * Bytes/s of shards that are rebuilt (read or written, whichever is more) or moved; over
+	 * many segments, one at a time goes at the speed of the nodes; 0: any.
+	 */
+	uint64_t repair_limit;
 	/* The members are others than before (mend thread, no lock held); may be NULL. */
 	void (*members_changed)(void *arg);
 	void *members_arg;

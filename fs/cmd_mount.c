@@ -151,6 +151,10 @@ static int one_option(struct mount_args *a, char *opt)
 		return take_rate(opt, value, &a->o.up_limit);
 	} else if (!strncmp(opt, "download_limit=", 15)) {
 		return take_rate(opt, value, &a->o.down_limit);
+	} else if (!strncmp(opt, "repair_limit=", 13)) {
+		return take_rate(opt, value, &a->o.repair_limit);
+	} else if (!strncmp(opt, "scrub_limit=", 12)) {
+		return take_rate(opt, value, &a->o.scrub_limit);
 	} else if (!strncmp(opt, "credentials=", 12) && *value) {
 		a->o.credentials = value;
 	} else if (!strcmp(opt, "fsync=local")) {

@@ -18,7 +18,6 @@ struct args {
 	struct member_change c;
 	const char *name, *pass_file;
 	bool json, no_wait;
-	uint64_t limit;
 	int64_t start_ms;
 	uint64_t first; /* bytes on the node at the beginning */
 };
@@ -129,7 +128,6 @@ static int by_itself(struct args *a, struct config *cfg)
 	err = drive_open(&d, cfg, keys, &so);
 	if (err)
 		return err;
-	d->repair_limit = a->limit;
 	cmd_catch_interrupts();
 	err = drive_start(d, VERIFY_MS);
 	if (!err)

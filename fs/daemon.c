@@ -360,6 +360,8 @@ int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
 	if (err)
 		return err;
 	d.s->interval_ms = o->interval_ms;
+	d.s->repair_limit = o->repair_limit;
+	d.s->scrub_limit = o->scrub_limit;
 	http_set_limits(o->up_limit, o->down_limit);
 	err = serve(&d, ready_fd);
 	if (err) {

@@ -323,6 +323,8 @@ int drive_start(struct drive *d, int64_t verify_ms)
 	struct publisher *pub;
 
 	pace_of(&po.pace);
+	if (d->scrub_limit)
+		po.pace.scrub_limit = d->scrub_limit;
 	int err = drive_start_store(d);
 	if (err)
 		return err;

@@ -16,7 +16,7 @@ struct drive {
 	struct store *st;
 	struct volume *vol;
 	unsigned interval_ms;
-	uint64_t repair_limit; /* bytes/s of moving shards; 0: any */
+	uint64_t repair_limit, scrub_limit; /* as publish_opts has them; 0: the usual */
 	/* the rest belongs to drive.c */
 	pthread_mutex_t lock;
 	pthread_cond_t idle;

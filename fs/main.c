@@ -60,6 +60,8 @@ static const struct command commands[] = {
 	 "     cache_size=SIZE       local space for contents, as 20G (default: chosen by the disk)\n"
 	 "     upload_limit=RATE     bytes a second to all servers together, as 500K or 2M\n"
 	 "     download_limit=RATE   the same for what comes from them\n"
+	 "     repair_limit=RATE     bytes a second of shards that are rebuilt or moved (default: any)\n"
+	 "     scrub_limit=RATE      bytes a second that verifying by itself reads (default: 8M)\n"
 	 "     fsync=local|remote    what fsync waits for: this disk, or the nodes (default: local)\n"
 	 "     interval=SECONDS      between publications while something is new (default: 5)\n"
 	 "     ro, noatime           read-only; access times are left as they are\n"

@@ -231,7 +231,7 @@ int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
 		rebuilt_unref(out[i]);
 	if (err)
 		return err;
-	return stored ? missing : -EAGAIN;
+	return stored ? missing : -EBUSY;
 }
 
 static void judge(struct volume *v, const struct seg_reader *r, unsigned i, bool deep,

@@ -55,7 +55,8 @@ void spread_delete(struct volume *v, const char *name);
  * repair_segment(v, place): reads K shards, rebuilds those with NODE_NONE (or listed in
  * lost[], may be NULL), stores them where place_shards says, updates *place.
  * Returns the number of shards still missing, -ENODATA when fewer than K can be read,
- * -EAGAIN when no node can take one.  Never deletes anything.
+ * -EAGAIN when no node can take one and nothing was asked of any, -EBUSY when those that could
+ * did not.  Never deletes anything.
  */
 int repair_segment(struct volume *v, struct seg_place *place, const bool lost[]);
 
