@@ -28,14 +28,29 @@ static bool still_there_locked(struct store *st, uint64_t ino, const struct exte
 	       now.seg == e->seg;
 }
 
+/* Are the shards where they were when the source was opened? */
+static bool same_place_locked(struct store *st, const struct extent *e, const struct source *s)
+{
+	struct source now = {0};
+	int err = segment_place_locked(st, e->seg, &now.place, &now.inl, &now.is_inline);
+	bool same = !err && now.is_inline == s->is_inline &&
+		    !memcmp(now.place.node, s->place.node, sizeof now.place.node);
+
+	buf_release(&now.inl);
+	return same;
+}
+
 /*
- * What the publisher moved elsewhere may be deleted where it was: whoever was on the way there
- * looks it up again, -EAGAIN, instead of taking it for lost.
+ * What the publisher moved elsewhere may be deleted where it was, and a repair may have stored
+ * shards meanwhile: whoever was on the way there looks it up again, -EAGAIN, instead of taking
+ * it for lost.
  */
-static int source_failed(struct store *st, uint64_t ino, const struct extent *e, int err)
+static int source_failed(struct store *st, uint64_t ino, const struct extent *e,
+			 const struct source *s, int err)
 {
 	pthread_mutex_lock(&st->meta);
-	if (!still_there_locked(st, ino, e))
+	if (!still_there_locked(st, ino, e) ||
+	    (err == -ENODATA && !same_place_locked(st, e, s)))
 		err = -EAGAIN;
 	else if (err == -ESTALE)
 		err = store_fail_locked(st, -EIO, "an extent names no segment");
@@ -54,25 +69,31 @@ static int source_open(struct store *st, const struct extent *e, struct source *
 	return err;
 }
 
-/* Nobody should wait for a deadline when it is known that too few nodes are there. */
-static int reachable(struct store *st, int64_t deadline_ms)
+/* Once in a while, why reads fail: in words for who knows how many nodes there should be. */
+static void complain(struct store *st)
 {
-	bool complain;
+	unsigned n = st->vol ? volume_readable(st->vol) : 0, k = st->vol ? st->vol->k : 1;
 
-	atomic_store(&st->data->read_ms, now_ms());
-	if (st->vol && !volume_await(st->vol, st->vol->k, deadline_ms))
-		return 0;
-	unsigned n = st->vol ? volume_readable(st->vol) : 0;
+	if (n >= k)
+		return;
 	pthread_mutex_lock(&st->meta);
 	int64_t now = now_ms();
-	complain = !st->data->complained_ms || now - st->data->complained_ms >= COMPLAIN_MS;
-	if (complain)
+	bool say = !st->data->complained_ms || now - st->data->complained_ms >= COMPLAIN_MS;
+	if (say)
 		st->data->complained_ms = now;
 	pthread_mutex_unlock(&st->meta);
-	if (complain)
-		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n,
-			st->vol ? st->vol->k : 1);
-	return -ENODATA;
+	if (say)
+		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n, k);
+}
+
+/* Before nodes were verified once nobody knows which are there. */
+static int reachable(struct store *st, int64_t deadline_ms)
+{
+	atomic_store(&st->data->read_ms, now_ms());
+	if (!st->vol)
+		return -ENODATA;
+	volume_await(st->vol, st->vol->k, deadline_ms);
+	return 0;
 }
 
 /* near: of a small file, whose neighbours will be read too. */
@@ -84,10 +105,12 @@ static int source_read(struct store *st, const struct source *s, uint32_t off, u
 		return 0;
 	}
 	int err = reachable(st, deadline_ms);
-	if (err)
-		return err;
-	return (near ? gather_read_near : gather_read)(st->vol, &s->place, off, len, buf,
-						       deadline_ms);
+	if (!err)
+		err = (near ? gather_read_near : gather_read)(st->vol, &s->place, off, len, buf,
+							      deadline_ms);
+	if (err == -ENODATA)
+		complain(st);
+	return err;
 }
 
 int fetch_extent(struct store *st, uint64_t ino, const struct extent *e, uint8_t *buf,
@@ -99,7 +122,7 @@ int fetch_extent(struct store *st, uint64_t ino, const struct extent *e, uint8_t
 	if (!err)
 		err = source_read(st, &s, e->seg_off, (uint32_t)e->len, buf, deadline_ms, true);
 	buf_release(&s.inl);
-	return err == -ESTALE || err == -ENODATA ? source_failed(st, ino, e, err) : err;
+	return err == -ESTALE || err == -ENODATA ? source_failed(st, ino, e, &s, err) : err;
 }
 
 /* --- keeping what came --- */
@@ -217,7 +240,7 @@ int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint6
 		free(p);
 out:
 	buf_release(&s.inl);
-	return err == -ESTALE || err == -ENODATA ? source_failed(st, in->ino, e, err) : err;
+	return err == -ESTALE || err == -ENODATA ? source_failed(st, in->ino, e, &s, err) : err;
 }
 
 /* --- read-ahead --- */

@@ -145,7 +145,7 @@ static int repair_one(struct publisher *p, struct seg_place *place)
 	int missing = repair_segment(v, place, NULL);
 
 	/* Some may be where a repair put them of which nobody was told. */
-	if (missing == -ENODATA && find_shards(v, place))
+	if (missing == -ENODATA && find_shards(v, place, INT64_MAX))
 		missing = repair_segment(v, place, NULL);
 	if (missing != -EAGAIN)
 		mend_spent(p, seg_shard_len(&place->geom) * HF_MAX(cnt, place->geom.k));

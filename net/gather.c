@@ -6,6 +6,7 @@
 #include "net/cells.h"
 #include "net/paces.h"
 #include "net/rows.h"
+#include "net/spread.h"
 
 #define CELLS_BYTES   (24u << 20) /* more than a segment */
 #define BATCH	      64	 /* cells that one gather_read works on at a time */
@@ -14,6 +15,10 @@
 #define NEAR_CNT      8	 /* segments of which misses are counted */
 #define NEAR_MS	      2000 /* between two of them at most */
 #define NEAR_DEADLINE 30000
+#define SOUGHT_CNT    8	    /* segments of which is known where else their shards are */
+#define SOUGHT_MS     30000 /* for so long */
+#define SEEK_MS	      5000
+#define COMPLAIN_MS   10000
 
 /* Misses of small things in one segment. */
 struct near {
@@ -21,6 +26,13 @@ struct near {
 	unsigned cnt;
 	int64_t last_ms;
 	bool asked; /* the rest is wanted, under way or here */
+};
+
+/* A segment of which too few shards could be had where they should be. */
+struct sought {
+	struct seg_place place; /* with what was found elsewhere */
+	int found;
+	int64_t ms; /* 0: this entry is free */
 };
 
 struct gather {
@@ -32,6 +44,8 @@ struct gather {
 	struct near near[NEAR_CNT];
 	struct seg_place rest; /* of which the thread shall fetch the rest, when wanted */
 	bool wanted, stop, running;
+	struct sought sought[SOUGHT_CNT];
+	int64_t complained_ms;
 	pthread_t thread;
 };
 
@@ -105,6 +119,7 @@ struct batch {
 	struct cell *cell[BATCH];
 	bool mine[BATCH]; /* claimed here and neither filled nor failed yet */
 	bool missed;	  /* some were not here */
+	char why[400];	  /* what became of the shards, when too few could be had */
 };
 
 /* Opens cell no, if it came, and fills e with it: 0, -EAGAIN when it did not come. */
@@ -124,16 +139,24 @@ static int fill_one(struct cells *cells, const struct fetch *f, uint32_t no, str
 	return err;
 }
 
-/* Fetches the cells [from, to) of the batch, all of them ours, and fills what came. */
-static int fill(struct batch *b, unsigned from, unsigned to)
+/*
+ * Fetches the cells [from, to) of the batch, all of them ours, and fills what came.  *waited:
+ * it was patient, and then successful (NULL: it is not to be patient).
+ */
+static int fill(struct batch *b, unsigned from, unsigned to, bool *waited)
 {
 	struct cells *cells = b->v->gather->cells;
 	struct fetch f;
 
 	fetch_init(&f, b->v, b->place, b->r, b->deadline_ms);
+	f.patient = waited != NULL;
 	int err = fetch_add_cells(&f, b->first + from, b->first + to - 1, 0);
 	if (!err)
 		err = fetch_run(&f);
+	if (waited)
+		*waited = !err && f.waited;
+	if (err == -ENODATA)
+		fetch_why(&f, b->why, sizeof b->why);
 	/* Even when some could not be had, others may have come. */
 	for (unsigned i = from; i < to; i++) {
 		int e = fill_one(cells, &f, b->first + i, b->cell[i]);
@@ -149,29 +172,31 @@ static int fill(struct batch *b, unsigned from, unsigned to)
 	return err;
 }
 
-static int fill_all(struct batch *b)
+/* The same for what of [from, to) is ours. */
+static int fill_ours(struct batch *b, unsigned from, unsigned to)
 {
 	int err = 0;
 
-	for (unsigned i = 0, to; i < b->cnt && !err; i = to) {
-		to = i + 1;
+	for (unsigned i = from, end; i < to && !err; i = end) {
+		bool waited = false;
+
+		for (end = i + 1; end < to && b->mine[i] && b->mine[end]; end++)
+			;
 		if (!b->mine[i])
 			continue;
-		while (to < b->cnt && b->mine[to])
-			to++;
-		err = fill(b, i, to);
+		err = fill(b, i, end, end - i > 1 ? NULL : &waited);
+		if (err != -ENODATA || end - i == 1)
+			continue;
 		/* Different rows may be bad on different nodes: each alone may still be had. */
-		for (unsigned j = i; err == -ENODATA && to - i > 1 && j < to; j++) {
-			int e = b->mine[j] ? fill(b, j, j + 1) : 0;
-			if (e) {
-				err = e == -ENODATA ? -EIO : e;
-				break;
-			}
-			if (j == to - 1)
-				err = 0;
-		}
+		err = 0;
+		for (unsigned j = i; j < end && !err && !waited; j++)
+			if (b->mine[j])
+				err = fill(b, j, j + 1, &waited);
+		/* Nodes have come back: the rest at once again, as far as it is still missing. */
+		if (waited)
+			end = i + 1;
 	}
-	return err == -EIO ? -ENODATA : err;
+	return err;
 }
 
 /* One pass over a batch: claim, fetch ours, wait for the others' and copy out. */
@@ -193,7 +218,7 @@ static int read_batch(struct batch *b, uint32_t off, uint32_t len, uint8_t *out,
 		b->missed |= claimed[got];
 	}
 	if (!err)
-		err = fill_all(b);
+		err = fill_ours(b, 0, b->cnt);
 	for (unsigned i = 0; i < got; i++)
 		if (b->mine[i])
 			cells_fail(cells, b->cell[i], err ? err : -EIO);
@@ -325,10 +350,64 @@ static void near_missed(struct gather *g, const struct seg_place *place)
 	pthread_mutex_unlock(&g->lock);
 }
 
+/* --- where else --- */
+
+/*
+ * Too few shards can be had where they should be: they may be where nobody was told of, such
+ * as those whose PUT ended without an answer.  True with their places in *found.  Every node
+ * is asked for each, so not for every read.
+ */
+static bool seek(struct volume *v, const struct seg_place *place, struct seg_place *found,
+		 int64_t deadline_ms)
+{
+	struct gather *g = v->gather;
+	struct sought *s = &g->sought[0], one = {.place = *place, .ms = now_ms()};
+
+	pthread_mutex_lock(&g->lock);
+	for (unsigned i = 0; i < SOUGHT_CNT; i++) {
+		struct sought *o = &g->sought[i];
+		if (o->ms && one.ms - o->ms < SOUGHT_MS &&
+		    !memcmp(&o->place.geom.id, &place->geom.id, SEG_LEN)) {
+			*found = o->place;
+			bool any = o->found > 0;
+			pthread_mutex_unlock(&g->lock);
+			return any;
+		}
+	}
+	pthread_mutex_unlock(&g->lock);
+	one.found = find_shards(v, &one.place, HF_MIN(one.ms + SEEK_MS, deadline_ms));
+	pthread_mutex_lock(&g->lock);
+	for (unsigned i = 1; i < SOUGHT_CNT; i++)
+		if (g->sought[i].ms < s->ms)
+			s = &g->sought[i];
+	*s = one;
+	pthread_mutex_unlock(&g->lock);
+	*found = one.place;
+	return one.found > 0;
+}
+
+static void complain(struct volume *v, const char *why)
+{
+	struct gather *g = v->gather;
+	int64_t now = now_ms();
+
+	pthread_mutex_lock(&g->lock);
+	bool say = !g->complained_ms || now - g->complained_ms >= COMPLAIN_MS;
+	if (say)
+		g->complained_ms = now;
+	pthread_mutex_unlock(&g->lock);
+	/* Where nodes are away that is said by who asked. */
+	if (say && volume_readable(v) >= v->k)
+		log_msg(LOG_LVL_ERROR, "reading: fewer than %u shards of a segment can be had: %s",
+			v->k, why);
+}
+
 static int read_range(struct volume *v, const struct seg_place *place, uint32_t off,
 		      uint32_t len, uint8_t *out, int64_t deadline_ms, bool near)
 {
+	struct seg_place found;
 	struct seg_reader r;
+	bool sought = false;
 	int err = check_range(v, place, off, len);
 
 	if (err || !len)
@@ -348,6 +427,16 @@ static int read_range(struct volume *v, const struct seg_place *place, uint32_t 
 		err = read_batch(&b, lo, hi - lo, out + (lo - off), &again);
 		if (near && b.missed)
 			near_missed(v->gather, place);
+		if (err == -ENODATA && !sought) {
+			sought = true;
+			if (seek(v, place, &found, deadline_ms)) {
+				place = &found;
+				err = 0;
+				continue;
+			}
+		}
+		if (err == -ENODATA)
+			complain(v, b.why);
 		if (!err && !again)
 			cell += b.cnt;
 	}

@@ -237,6 +237,11 @@ void health_lied(struct health *h, int64_t now)
 		h->state = NODE_LYING;
 }
 
+bool health_returning(const struct health *h)
+{
+	return (h->state == NODE_DOWN || h->state == NODE_WRONG) && h->proofs;
+}
+
 void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_bytes,
 		     uint64_t total_bytes, int64_t now)
 {
@@ -246,6 +251,7 @@ void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_b
 	case ENOENT:
 	case EBADMSG:
 		h->state = NODE_WRONG;
+		h->proofs = 0;
 		return;
 	case EACCES:
 	case EPERM:

@@ -73,6 +73,8 @@ void health_lied(struct health *h, int64_t now);
 /* The place was verified with this result (see node_verify). */
 void health_verified(struct health *h, int err, int64_t took_ms, uint64_t free_bytes,
 		     uint64_t total_bytes, int64_t now);
+/* It was verified since it went down, and not yet so often that it is trusted again. */
+bool health_returning(const struct health *h);
 /* A quantile of the last reads, per cent; 0 without history. */
 uint32_t health_quantile(const struct health *h, unsigned percent);
 int64_t health_hedge_ms(const struct health *h);

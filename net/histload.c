@@ -236,7 +236,7 @@ static int part_out(struct stream *s, const struct seg_place *part)
 	s->at = 0;
 	fill_place(s->l, &p);
 	int err = gather_stream(v, &p, 0, p.geom.len, part_piece, s, now_ms() + PART_MS);
-	if (err == -ENODATA && s->at < p.geom.len && find_shards(v, &p) > 0)
+	if (err == -ENODATA && s->at < p.geom.len && find_shards(v, &p, INT64_MAX) > 0)
 		err = gather_stream(v, &p, s->at, p.geom.len - s->at, part_piece, s,
 				    now_ms() + PART_MS);
 	return err;

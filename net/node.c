@@ -201,6 +201,22 @@ bool node_readable(struct node *n)
 	       node_member(n) != NODE_GONE;
 }
 
+bool node_returning(struct node *n)
+{
+	pthread_mutex_lock(&n->lock);
+	bool back = health_returning(&n->health);
+	pthread_mutex_unlock(&n->lock);
+	return back && node_member(n) != NODE_GONE;
+}
+
+bool node_gone_since(struct node *n, int64_t since_ms)
+{
+	pthread_mutex_lock(&n->lock);
+	bool gone = n->gone_ms && n->gone_ms >= since_ms;
+	pthread_mutex_unlock(&n->lock);
+	return gone;
+}
+
 int64_t node_hedge_ms(struct node *n)
 {
 	pthread_mutex_lock(&n->lock);
@@ -264,6 +280,11 @@ void node_set_space(struct node *n, uint64_t free_bytes, uint64_t total_bytes, u
 	pthread_mutex_unlock(&n->lock);
 }
 
+static bool serves(enum node_state s)
+{
+	return s != NODE_DOWN && s != NODE_WRONG && s != NODE_REFUSING;
+}
+
 /* Ends what began with locking n->lock and noting n->health.state in `before`. */
 static void unlock_and_tell(struct node *n, enum node_state before)
 {
@@ -275,6 +296,8 @@ static void unlock_and_tell(struct node *n, enum node_state before)
 	memcpy(error, n->error, sizeof error);
 	if (after != before) {
 		n->since_ns = realtime_ns();
+		if (serves(before) && !serves(after))
+			n->gone_ms = now_ms();
 		change = n->change;
 		if (after == NODE_UP)
 			n->error[0] = 0;
@@ -425,13 +448,20 @@ int node_verify_end(struct node *n, const uint8_t vol[VOL_LEN], const struct nod
 			      ? "no marker of this volume: emptied, or the disk is not mounted?"
 			      : "no marker of this volume: emptied, or another place?";
 	}
-	/* A probe that found no answer does not make the place another one. */
+	pthread_mutex_lock(&n->lock);
+	enum node_state before = n->health.state;
+	/* That a question had no answer is no news where a later one had. */
+	if (err == -ETIMEDOUT && n->shown_ms > io->start_ms) {
+		pthread_mutex_unlock(&n->lock);
+		return err;
+	}
+	/* Nor does it make the place another one. */
 	if (genuine)
 		n->accepted = true;
 	else if (err != -ETIMEDOUT)
 		n->accepted = false;
-	pthread_mutex_lock(&n->lock);
-	enum node_state before = n->health.state;
+	if (genuine)
+		n->shown_ms = HF_MAX(n->shown_ms, io->start_ms);
 	if (err)
 		snprintf(n->error, sizeof n->error, "%s", why);
 	else

@@ -167,6 +167,13 @@ bool node_writable(struct node *n);
 bool node_doubted(struct node *n);
 /* True unless DOWN, WRONG or GONE: worth a read. */
 bool node_readable(struct node *n);
+/*
+ * True when a node that is not readable has shown its marker since: it is not trusted with
+ * requests yet, but a read that would fail without it may ask it.
+ */
+bool node_returning(struct node *n);
+/* True when it stopped serving reads after this time (now_ms); as opened it never did. */
+bool node_gone_since(struct node *n, int64_t since_ms);
 /* Says that bytes from this node were not genuine: state LYING, logged with the blob name. */
 void node_lied(struct node *n, const char *blob);
 /* Says that a blob that should be there is not: kept as the node's last error, and logged. */

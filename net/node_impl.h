@@ -54,6 +54,8 @@ struct node {
 	bool closing;
 	struct health health;
 	int64_t since_ns;
+	int64_t gone_ms;  /* when it last stopped serving reads; 0: not since it was opened */
+	int64_t shown_ms; /* when the latest verification began that found the marker */
 	char error[256];
 	int64_t ok_ns;
 	uint64_t free_bytes, total_bytes, medium;

@@ -301,10 +301,10 @@ int move_shard(struct volume *v, struct seg_place *place, unsigned shard, uint16
 	return err;
 }
 
-int find_shards(struct volume *v, struct seg_place *p)
+int find_shards(struct volume *v, struct seg_place *p, int64_t deadline_ms)
 {
 	unsigned n = (unsigned)p->geom.k + p->geom.m;
-	int64_t end = now_ms() + FIND_MS;
+	int64_t end = HF_MIN(now_ms() + FIND_MS, deadline_ms);
 	struct node_wait w;
 	struct node_io *io;
 	int found = 0;

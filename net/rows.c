@@ -5,6 +5,10 @@
 #include "net/gather.h"
 #include "net/paces.h"
 
+#define AGAIN_MAX    3 /* repetitions of a request that failed, when it is needed */
+#define PAUSE_MIN_MS 100
+#define PAUSE_MAX_MS 1000
+
 /* Rebuilding and checking one shard, at the least: 512 KiB in a millisecond. */
 #define CODE_BYTES_MS (512u << 10)
 
@@ -150,11 +154,12 @@ static void survey(struct fetch *f, const struct window *w, struct choice *c,
 		    f->place->node[i] == NODE_NONE)
 			continue;
 		struct node *n = volume_node(f->v, f->place->node[i]);
-		if (!n || !node_readable(n))
+		bool trusted = n && node_readable(n);
+		if (!n || (!trusted && !node_returning(n)))
 			continue;
 		node[i] = n;
 		c->can |= 1u << i;
-		if (node_state(n) == NODE_SLOW)
+		if (!trusted || node_state(n) == NODE_SLOW)
 			c->avoid |= 1u << i;
 	}
 	paces_expect(gather_paces(f->v), node, c->n, window_len(f, w), c->expect_ms);
@@ -244,6 +249,7 @@ static void finish(struct fetch *f, struct window *w)
 	w->good |= w->want;
 	w->done = true;
 	f->active--;
+	f->short_ms = 0;
 	/* What served for rebuilding only has done so. */
 	for (unsigned i = 0; i < EC_MAX; i++)
 		if (w->io[i] && !(w->want >> i & 1))
@@ -279,7 +285,8 @@ static int arrived(struct fetch *f, struct node_io *io)
 		return 0;
 	}
 	unpace(f, w, i, io->end_ms, io->err ? PACE_QUIET : PACE_CAME);
-	if (judge(f, w, i, io) != 0) {
+	w->why[i] = judge(f, w, i, io);
+	if (w->why[i]) {
 		w->failed |= 1u << i;
 		w->io[i] = NULL;
 		node_io_unref(io);
@@ -322,6 +329,119 @@ static int tend(struct fetch *f, int64_t *next)
 	return err;
 }
 
+/* --- short of shards --- */
+
+/* Whether asking once more may be answered otherwise. */
+static bool worth_again(const struct window *w, unsigned i)
+{
+	switch (-w->why[i]) {
+	case ENOENT:
+	case ENOMEM:
+	case EINVAL:
+	case ECANCELED:
+		return false;
+	case EBADMSG:
+		/* It may have been the way here, not the node. */
+		return w->again[i] < 1;
+	default:
+		return w->again[i] < AGAIN_MAX;
+	}
+}
+
+/* Failed requests are as if they had not been made, where asking again is worth it. */
+static int ask_again(struct fetch *f, struct window *w)
+{
+	int err = ask_more(f, w);
+
+	if (err != -ENODATA)
+		return err;
+	for (unsigned i = 0; i < EC_MAX; i++) {
+		uint32_t bit = 1u << i;
+		struct node *n = w->failed & bit ? volume_node(f->v, f->place->node[i]) : NULL;
+		if (!n || !worth_again(w, i) || !(node_readable(n) || node_returning(n)))
+			continue;
+		w->again[i]++;
+		w->failed &= ~bit;
+		w->asked &= ~bit;
+		w->late &= ~bit;
+	}
+	return ask_more(f, w);
+}
+
+/* May a shard that is missing be had in a moment? */
+static bool soon(struct fetch *f, const struct window *w)
+{
+	for (unsigned i = 0; i < f->r->g.k + f->r->g.m; i++) {
+		struct node *n = volume_node(f->v, f->place->node[i]);
+		if (!n || (w->good >> i & 1))
+			continue;
+		if (node_readable(n) ? (w->failed >> i & 1) && worth_again(w, i)
+				     : node_gone_since(n, now_ms() - f->v->moment_ms))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Some window is short of shards: 0 when there is hope again.  Nothing else of the fetch is
+ * tended meanwhile; what comes waits.
+ */
+static int reconsider(struct fetch *f)
+{
+	bool first = !f->short_ms;
+
+	f->waited = true;
+	if (first) {
+		f->short_ms = now_ms();
+		f->pause_ms = PAUSE_MIN_MS;
+	}
+	for (;; first = false) {
+		int64_t until = HF_MIN(now_ms() + f->pause_ms, f->deadline_ms);
+		bool hope = false;
+		int err = 0;
+
+		if (!first) {
+			if (!volume_pause(f->v, until))
+				return -ENODATA;
+			f->pause_ms = HF_MIN(2 * f->pause_ms, (int64_t)PAUSE_MAX_MS);
+		}
+		volume_look(f->v, f->deadline_ms);
+		for (size_t j = 0; j < f->started && (!err || hope); j++) {
+			struct window *w = &f->win[j];
+			int e = w->done ? 0 : ask_again(f, w);
+			hope = e == -ENODATA && soon(f, w);
+			err = e ? e : err;
+		}
+		int64_t now = now_ms();
+		/* The second bound is for what comes and goes all the time. */
+		if (err != -ENODATA || !hope || now >= f->deadline_ms ||
+		    now - f->short_ms > 2 * f->v->moment_ms)
+			return err;
+	}
+}
+
+void fetch_why(struct fetch *f, char *out, size_t cap)
+{
+	const struct window *w = NULL;
+	size_t at = 0;
+
+	*out = 0;
+	for (size_t j = 0; j < f->started && !w; j++)
+		if (!f->win[j].done)
+			w = &f->win[j];
+	for (unsigned i = 0; w && i < f->r->g.k + f->r->g.m && at < cap; i++) {
+		uint16_t no = f->place->node[i];
+		struct node *n = no == NODE_NONE ? NULL : volume_node(f->v, no);
+		const char *what = w->good >> i & 1 ? "good"
+				   : w->failed >> i & 1 ? strerrordesc_np(-w->why[i])
+				   : n ? node_state_name(node_state(n)) : "on no node";
+
+		at += (size_t)snprintf(out + at, cap - at, "%s%s%s%s", at ? ", " : "",
+				       n ? node_name(n) : "a shard", n ? ": " : " ",
+				       what ? what : "failed");
+	}
+}
+
 int fetch_step(struct fetch *f)
 {
 	int64_t next;
@@ -334,6 +454,8 @@ int fetch_step(struct fetch *f)
 		else if (now_ms() >= f->deadline_ms)
 			err = -ETIMEDOUT;
 	}
+	if (err == -ENODATA && f->patient)
+		err = reconsider(f);
 	/* The requests have the same deadline, and may say so first. */
 	if (err == -ENODATA && now_ms() >= f->deadline_ms)
 		err = -ETIMEDOUT;

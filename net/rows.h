@@ -8,6 +8,10 @@
  * window are on their way; the first K rebuild the wanted ones, the losers are cancelled.
  * Every row's tag is checked when it arrives; a node with a wrong one is named.
  *
+ * When fewer than K can be had a patient fetch does not give up yet: the nodes that are away
+ * are looked at again (volume_look), a request that failed is repeated a few times, and for a
+ * node that went away a moment ago, as a server does that is restarted, it waits a while.
+ *
  * One thread per fetch.  Every wait ends at the fetch's deadline.
  */
 #ifndef HOLDFAST_NET_ROWS_H
@@ -22,6 +26,8 @@ struct window {
 	uint32_t paced; /* begun in the paces, and not ended there */
 	bool started, done;
 	int64_t due_ms[EC_MAX];	    /* when an asked one becomes late */
+	int why[EC_MAX];	    /* the error, where failed */
+	uint8_t again[EC_MAX];	    /* how often it was repeated */
 	uint64_t ahead[EC_MAX];	    /* bytes under way at its node before it */
 	struct node_io *io[EC_MAX]; /* held where good, else the node_wait's */
 	uint8_t *data[EC_MAX];	    /* rows * stride bytes where good; in io or in own */
@@ -39,6 +45,9 @@ struct fetch {
 	struct window *win;
 	size_t cnt, cap, started, active;
 	bool failed; /* fetch_step returned an error */
+	bool patient; /* see above; the caller sets it */
+	bool waited;  /* it was patient once */
+	int64_t short_ms, pause_ms; /* since when it is short of shards, 0: not; next pause */
 };
 
 void fetch_init(struct fetch *f, struct volume *v, const struct seg_place *place,
@@ -61,6 +70,11 @@ static inline bool window_has(const struct window *w, unsigned shard)
 }
 /* The window's bytes of one shard are not needed any more. */
 void window_drop(struct window *w, unsigned shard);
+/*
+ * Of a fetch that failed, what became of the shards of the window that could not be had: a
+ * sentence for the log.
+ */
+void fetch_why(struct fetch *f, char *out, size_t cap);
 /* The stored bytes of a data cell, or NULL when no window has it. */
 const uint8_t *fetch_cell(const struct fetch *f, uint32_t cell);
 

@@ -63,9 +63,9 @@ int repair_segment(struct volume *v, struct seg_place *place, const bool lost[])
 /*
  * Asks every node for every shard by name and puts what is found where it was not known into
  * *place: after a repair that was not published, or when too few of those known can be read.
- * Returns how many were found.
+ * Returns how many were found until the deadline, or within 30 s.
  */
-int find_shards(struct volume *v, struct seg_place *place);
+int find_shards(struct volume *v, struct seg_place *place, int64_t deadline_ms);
 
 /*
  * check_segment: asks for every shard: present[i]; with deep, every cell's tag is verified.

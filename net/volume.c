@@ -7,6 +7,8 @@
 
 #define STRIPES		 5 /* one that fills, two on their way, two left behind */
 #define VERIFY_MS	 5000 /* how long one verification may take */
+#define LOOK_MS		 3000 /* and before a read fails */
+#define MOMENT_MS	 10000 /* as long as a server takes to be restarted */
 #define CHECK_MS	 5000 /* how often a node that is well is verified */
 #define RETRY_MIN_MS	 1000
 #define RETRY_MAX_MS	 60000
@@ -50,6 +52,7 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 	v->m = m;
 	v->quorum = volume_quorum_of(k, m);
 	v->shard_quorum = m > 1 ? k + 1 : k;
+	v->moment_ms = MOMENT_MS;
 	v->node_cap = VOLUME_NODES_MAX;
 	v->node = calloc(v->node_cap, sizeof *v->node);
 	err = v->node ? 0 : -ENOMEM;
@@ -84,7 +87,8 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 	return 0;
 }
 
-int volume_verify(struct volume *v, int64_t deadline_ms)
+/* Verifies those of the nodes in parallel until the deadline: 0, -ENOMEM. */
+static int verify_some(struct volume *v, bool (*which)(struct node *n), int64_t deadline_ms)
 {
 	struct node_wait w;
 	struct node_io *io;
@@ -92,7 +96,7 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 
 	node_wait_init(&w);
 	for (size_t i = 0, cnt = volume_nodes(v); i < cnt && !err; i++) {
-		if (node_member(v->node[i]) == NODE_GONE)
+		if (!which(v->node[i]))
 			continue;
 		io = node_verify_io(deadline_ms);
 		if (!io) {
@@ -111,11 +115,72 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 		node_io_unref(io);
 	}
 	node_wait_release(&w);
+	return err;
+}
+
+static bool is_member(struct node *n)
+{
+	return node_member(n) != NODE_GONE;
+}
+
+static bool is_away(struct node *n)
+{
+	return is_member(n) && !node_readable(n);
+}
+
+int volume_verify(struct volume *v, int64_t deadline_ms)
+{
+	int err = verify_some(v, is_member, deadline_ms);
+
 	pthread_mutex_lock(&v->lock);
 	v->verified = true;
 	pthread_cond_broadcast(&v->known);
 	pthread_mutex_unlock(&v->lock);
 	return err ? err : (int)volume_readable(v);
+}
+
+/* Under v->lock, until somebody tells or that time: 0, ETIMEDOUT. */
+static int wait_locked(struct volume *v, int64_t until_ms)
+{
+	struct timespec ts = {until_ms / 1000, until_ms % 1000 * 1000000};
+
+	return pthread_cond_timedwait(&v->known, &v->lock, &ts);
+}
+
+void volume_look(struct volume *v, int64_t deadline_ms)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&v->lock);
+	while (v->looking && !v->stopping && !rc)
+		rc = wait_locked(v, deadline_ms);
+	int64_t now = now_ms();
+	bool known = v->looked_ms && now - v->looked_ms <= v->looked_ms - v->look_ms;
+	bool look = !rc && !known && !v->stopping && !v->skip_look && now < deadline_ms;
+	if (look) {
+		v->looking = true;
+		v->look_ms = now;
+	}
+	pthread_mutex_unlock(&v->lock);
+	if (!look)
+		return;
+	/* What could not be asked for want of memory stays what it was. */
+	verify_some(v, is_away, HF_MIN(now + LOOK_MS, deadline_ms));
+	pthread_mutex_lock(&v->lock);
+	v->looking = false;
+	v->looked_ms = now_ms();
+	pthread_cond_broadcast(&v->known);
+	pthread_mutex_unlock(&v->lock);
+}
+
+bool volume_pause(struct volume *v, int64_t until_ms)
+{
+	pthread_mutex_lock(&v->lock);
+	if (!v->stopping)
+		wait_locked(v, until_ms);
+	bool open = !v->stopping;
+	pthread_mutex_unlock(&v->lock);
+	return open;
 }
 
 void volume_set_creds(struct volume *v, struct creds *creds)
@@ -147,15 +212,13 @@ bool volume_known(struct volume *v)
 
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms)
 {
-	struct timespec ts = {.tv_sec = deadline_ms / 1000,
-			      .tv_nsec = deadline_ms % 1000 * 1000000};
 	int rc = 0;
 
 	if (volume_readable(v) >= need)
 		return 0;
 	pthread_mutex_lock(&v->lock);
 	while (!v->verified && !v->stopping && !rc && volume_readable(v) < need)
-		rc = pthread_cond_timedwait(&v->known, &v->lock, &ts);
+		rc = wait_locked(v, deadline_ms);
 	pthread_mutex_unlock(&v->lock);
 	return volume_readable(v) >= need ? 0 : -ENODATA;
 }

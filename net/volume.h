@@ -63,6 +63,10 @@ struct volume {
 	bool verified;	      /* volume_verify ended once: what is down now is down */
 	bool stopping;
 	bool poked; /* verify everything now */
+	bool looking; /* volume_look is under way */
+	int64_t look_ms, looked_ms; /* when the last one began and ended; 0: none */
+	int64_t moment_ms; /* a node that went away so lately is waited for by reads */
+	bool skip_look; /* negative control of tests: a read believes that what is down is down */
 	/* A node came or went, or late shards arrived: repair may have work. */
 	void (*changed)(void *arg);
 	void *changed_arg;
@@ -99,6 +103,14 @@ int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
 void volume_set_creds(struct volume *v, struct creds *creds);
 struct creds *volume_creds(struct volume *v); /* with a reference; may be NULL */
 bool volume_known(struct volume *v); /* that first verification has ended */
+/*
+ * Before a read gives up for want of nodes: those that cannot be read are verified once more,
+ * all at once, for some seconds at most.  Callers at the same time share one look, and what it
+ * found is believed for as long as it took: where packets vanish, not every read waits.
+ * volume_pause: until a node changed its state, or that time; false when the volume is closing.
+ */
+void volume_look(struct volume *v, int64_t deadline_ms);
+bool volume_pause(struct volume *v, int64_t until_ms);
 /* Starts the watcher; cb is called whenever a node changed state. */
 int volume_start(struct volume *v, void (*changed)(void *arg), void *arg);
 /*

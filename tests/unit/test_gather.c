@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "net/node_impl.h"
 #include "tests/unit/volume_util.h"
 
 static struct fixture x;
@@ -93,6 +94,7 @@ static void heal(void)
 		assert_true(asprintf(&spec[i].url, "dir:%s/%u", x.base, i + 1) > 0);
 	}
 	assert_int_equal(volume_open(&x.v, keys, 4, 2, spec, 6, NULL), 0);
+	x.v->moment_ms = 0;
 	for (unsigned i = 0; i < 6; i++)
 		free(spec[i].url);
 	volume_verify(x.v, soon());
@@ -175,14 +177,23 @@ static void test_losses(void **state)
 			assert_int_equal(read_back(&p, 0, LEN), 0);
 			assert_int_equal(stream_back(&p, 0, LEN), 0);
 			if (a == 0 && b == 1) {
+				char third[300];
 				q = p;
 				q.node[2] = (uint16_t)NODE_NONE;
+				snprintf(third, sizeof third, "%s.x", path[2]);
+				assert_int_equal(rename(path[2], third), 0);
 				forget();
 				assert_int_equal(read_back(&q, 0, LEN), -ENODATA);
 				assert_int_equal(stream_back(&q, 0, LEN), -ENODATA);
 				/* What lies on the others is still there. */
 				uint32_t shard = p.geom.cps << p.geom.cell_log2;
 				assert_int_equal(read_back(&q, 3 * shard, LEN - 3 * shard), 0);
+				/* The third is there, and nobody was told: it is looked for. */
+				assert_int_equal(rename(third, path[2]), 0);
+				forget();
+				assert_int_equal(read_back(&q, 0, LEN), 0);
+				forget();
+				assert_int_equal(stream_back(&q, 0, LEN), 0);
 			}
 			rename(keep[0], path[a]);
 			rename(keep[1], path[b]);
@@ -474,6 +485,110 @@ static void test_hang(void **state)
 	assert_in_range(now_ms() - start, 0, 5000);
 }
 
+static void away(unsigned node, bool again)
+{
+	char here[128], there[128];
+
+	snprintf(here, sizeof here, "%s/%u", x.base, node);
+	snprintf(there, sizeof there, "%s/away%u", x.base, node);
+	assert_int_equal(again ? rename(there, here) : rename(here, there), 0);
+}
+
+/* What the last look found is believed for a while: not here. */
+static void doubt(void)
+{
+	forget();
+	x.v->looked_ms = 0;
+}
+
+/*
+ * Three of six are down, and one of them is back without anybody having noticed: a read that
+ * needs it looks, and gets its bytes.
+ */
+static void test_returned(void **state)
+{
+	struct seg_place p;
+
+	(void)state;
+	assert_int_equal(fx_store(&x, bytes, LEN, &p), 0);
+	for (unsigned i = 1; i <= 3; i++)
+		away(i, false);
+	assert_int_equal(volume_verify(x.v, soon()), 3);
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), -ENODATA);
+	away(1, true);
+	/* The control: what is said to be down is believed. */
+	x.v->skip_look = true;
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), -ENODATA);
+	assert_int_equal(stream_back(&p, 0, LEN), -ENODATA);
+	x.v->skip_look = false;
+	assert_int_equal(node_state(x.v->node[0]), NODE_DOWN);
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), 0);
+	assert_int_equal(node_state(x.v->node[0]), NODE_UP);
+	/* One that goes and comes is asked though it is not trusted yet. */
+	away(1, false);
+	assert_int_equal(volume_verify(x.v, soon()), 3);
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), -ENODATA);
+	away(1, true);
+	x.v->node[0]->health.flaps = 3;
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), 0);
+	assert_int_equal(node_state(x.v->node[0]), NODE_DOWN);
+	doubt();
+	assert_int_equal(stream_back(&p, 0, LEN), 0);
+	/* A foreign marker is nobody who comes back. */
+	away(2, true);
+	char path[128];
+	snprintf(path, sizeof path, "%s/2/v/node", x.base);
+	assert_int_equal(unlink(path), 0);
+	away(1, false);
+	assert_int_equal(volume_verify(x.v, soon()), 3);
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), -ENODATA);
+	assert_int_equal(node_state(x.v->node[1]), NODE_WRONG);
+}
+
+static void *come_back(void *arg)
+{
+	usleep(*(useconds_t *)arg);
+	away(3, true);
+	return NULL;
+}
+
+/* A third node goes away for a moment: who reads meanwhile waits for it, and no longer. */
+static void test_moment(void **state)
+{
+	useconds_t pause = 400000;
+	struct seg_place p;
+	pthread_t t;
+
+	(void)state;
+	assert_int_equal(fx_store(&x, bytes, LEN, &p), 0);
+	away(1, false);
+	away(2, false);
+	assert_int_equal(volume_verify(x.v, soon()), 4);
+	away(3, false);
+	assert_int_equal(volume_verify(x.v, soon()), 3);
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), -ENODATA);
+	assert_int_equal(node_state(x.v->node[2]), NODE_DOWN);
+	x.v->moment_ms = 15000;
+	assert_int_equal(pthread_create(&t, NULL, come_back, &pause), 0);
+	doubt();
+	assert_int_equal(read_back(&p, 0, LEN), 0);
+	pthread_join(t, NULL);
+	away(3, false);
+	assert_int_equal(volume_verify(x.v, soon()), 3);
+	doubt();
+	x.v->moment_ms = 1000;
+	int64_t start = now_ms();
+	assert_int_equal(read_back(&p, 0, LEN), -ENODATA);
+	assert_true(now_ms() - start >= 900);
+}
+
 struct reader {
 	const struct seg_place *p;
 	unsigned seed;
@@ -614,7 +729,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_ranges), T(test_whole), T(test_neighbours),	 T(test_losses), T(test_harm),	  T(test_scattered),
-		T(test_control), T(test_hang),	 T(test_threads), T(test_blobs),
+		T(test_control), T(test_hang),	 T(test_returned), T(test_moment), T(test_threads), T(test_blobs),
 	};
 
 	log_set_quiet(true);

@@ -73,8 +73,10 @@ static void test_down(void **state)
 	/* An answer does not bring it back, verification does: twice, for it flaps. */
 	health_ok(&h, 1, 0, true, 3);
 	assert_int_equal(h.state, NODE_DOWN);
+	assert_false(health_returning(&h));
 	health_verified(&h, 0, 1, 0, 0, 4);
 	assert_int_equal(h.state, NODE_DOWN);
+	assert_true(health_returning(&h));
 	health_verified(&h, 0, 1, 0, 0, 5);
 	assert_int_equal(h.state, NODE_UP);
 
@@ -244,6 +246,15 @@ static void test_others(void **state)
 	assert_int_equal(h.state, NODE_UP);
 	health_verified(&h, -EBADMSG, 1, 0, 0, 16);
 	assert_int_equal(h.state, NODE_WRONG);
+	/* Nobody who flapped and then turns out to be another place is coming back. */
+	h = up(0);
+	health_fail(&h, -ETIMEDOUT, 0, 1);
+	health_fail(&h, -ETIMEDOUT, 0, 1);
+	health_verified(&h, 0, 1, 0, 0, 2);
+	assert_true(health_returning(&h));
+	health_verified(&h, -EBADMSG, 1, 0, 0, 3);
+	assert_int_equal(h.state, NODE_WRONG);
+	assert_false(health_returning(&h));
 }
 
 int main(void)
