@@ -39,6 +39,7 @@ struct recover {
 	bool has_roster;
 	uint16_t device; /* this machine's */
 	unsigned answered;
+	int64_t look_ms; /* how long nodes are looked at: all when none was silent before */
 };
 
 /* Each 0 or -errno with a log line; in this order. */

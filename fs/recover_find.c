@@ -317,7 +317,7 @@ int recover_check_nodes(struct recover *r, struct volume *v)
 	if (!info)
 		return log_fail(-ENOMEM, "out of memory");
 	cmd_progress("looking at %zu nodes", v->node_cnt);
-	int n = volume_verify(v, now_ms() + NODE_MS);
+	int n = volume_verify(v, now_ms() + r->look_ms);
 	unsigned write = volume_usable(v);
 	for (size_t i = 0; i < v->node_cnt; i++) {
 		char one[512];

@@ -7,8 +7,9 @@
 #include "fs/recover.h"
 #include "fs/secrets.h"
 
-#define NODE_MS 10000
-#define ROUNDS	64
+#define NODE_MS	 10000
+#define AGAIN_MS 2000
+#define ROUNDS	 64
 
 static int devices_of(const struct recover *r, struct hist_device **out)
 {
@@ -77,6 +78,8 @@ static int find(struct recover *r, const struct keys *keys, bool *found)
 	struct node_wait w;
 	struct node_io *io;
 	size_t cnt = 0;
+	int64_t slowest = 0;
+	bool silent = false;
 	int err = node ? devices_of(r, &dev) : log_fail(-ENOMEM, "out of memory");
 
 	*found = false;
@@ -91,9 +94,15 @@ static int find(struct recover *r, const struct keys *keys, bool *found)
 	}
 	while (w.pending && (io = node_wait_next(&w, end + 1000))) {
 		node_verify_end(node[io->tag], r->kit->vol, io);
+		silent |= io->err == -ETIMEDOUT;
+		if (io->err != -ETIMEDOUT)
+			slowest = HF_MAX(slowest, io->end_ms - io->start_ms);
 		node_io_unref(io);
 	}
 	node_wait_release(&w);
+	/* Who said nothing in all that time is not waited for as long once more. */
+	r->look_ms = silent ? HF_MIN(HF_MAX(4 * slowest, (int64_t)AGAIN_MS), (int64_t)NODE_MS)
+			    : NODE_MS;
 	roster_release(&r->roster);
 	if (!err)
 		err = roster_find(node, cnt, keys, dev, r->head.device_cnt, now_ms() + NODE_MS,
