@@ -2,7 +2,8 @@
 # Servers whose disk is full, each saying so in its own way: by something else, on two nodes at a
 # time, and by the drive's own data.  The drive goes on, names those nodes as full and no others,
 # an empty machine recovers meanwhile, and protection comes back by itself when there is room.
-# Three are too many: what is written then stays here, which is said, and is published later.
+# Three are too many: what is written then stays here, which is said, and is published later.  At
+# last, servers that keep half of what they get.
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/servers/drive.sh"
 server n1 nginx fs=40
@@ -11,6 +12,8 @@ server n3 lighttpd fs=40
 server n4 nginx tls
 server n5 apache digest
 server n6 lighttpd digest
+proxy n4
+proxy n5
 new_drive n1 n2 n3 n4 n5 n6
 
 left() { df --output=avail -B1 "$W/srv/$1/fs" | tail -n 1; }
@@ -87,6 +90,21 @@ hf status v --json | jq -e '.unpublished.bytes > 0' >/dev/null || fail "three ar
 same "three full"
 for n in n1 n2 n3; do room $n; done
 whole "three have room"
+
+# Two keep half of what they get and say that it is stored.  Who reads it notices, and all of it
+# is found and made good when it is looked for.
+for n in n4 n5; do fault $n '{"do":"clip","match":"^PUT .*/s/"}'; done
+write $((14000000 + RANDOM))
+ok timeout 120 "$HOLDFAST" sync v
+for n in n4 n5; do fault $n; done
+fresh
+same "half of it on two"
+hf scrub v >"$W/scrub.out" && fail "half of what is on two nodes is missing, and scrub finds nothing"
+for n in n4 n5; do
+	[ "$(node $n .state)" = lying ] || { node $n .; fail "$n kept half of it and is not named"; }
+done
+until_status .protected 900
+ok hf scrub v
 umount_volume
 ok hf fsck v --nodes --deep
 server_stop n4
