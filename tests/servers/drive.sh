@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # A drive on real servers.  Sourced after sys/lib.sh; brings servers.sh.
 #
-#   six_servers           n1..n6: of all kinds, http and https, Basic and Digest
+#   six_servers           n1..n6: of all kinds, http and https, Basic, Digest and bearer
 #   new_drive NAME...     volume v on these servers (or URLs), survive 2, kit and credentials in $W
 #   node NAME JQ          what the jq expression says of that node's part of the status
 #   until_node NAME JQ    waits until it is true
@@ -14,7 +14,7 @@ six_servers() {
 	server n1 nginx
 	server n2 apache
 	server n3 lighttpd tls
-	server n4 nginx tls
+	server n4 nginx tls bearer
 	server n5 apache digest
 	server n6 lighttpd digest
 }

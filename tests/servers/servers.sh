@@ -4,8 +4,9 @@
 # ends them (their command lines hold $W).
 #
 #   server NAME KIND [OPTION]...    KIND: nginx, apache, lighttpd (WebDAV), ceph (S3)
-#                                   OPTION: tls, digest (apache, lighttpd), fs=MB (a disk of its own),
-#                                   ns=NETNS at=ADDRESS (in a network namespace; plain WebDAV)
+#                                   OPTION: tls, digest (apache, lighttpd), bearer (nginx),
+#                                   fs=MB (a disk of its own), ns=NETNS at=ADDRESS (in a
+#                                   network namespace; plain WebDAV); ceph.sh has more
 #   server_pause|resume|crash|stop|start NAME     SIGSTOP, SIGCONT, SIGKILL, SIGTERM, again on the same data
 #   server_password NAME WORD       another password at the server; credentials knows the old one
 #   server_data NAME                the folder that the server keeps files in
@@ -32,11 +33,12 @@ free_port() {
 	fail "no free port"
 }
 srv_opt() { [[ " ${srv_opts[$1]} " == *" $2 "* ]]; }
-srv_value() { # name option: of option=value, else nothing
+srv_value() { # name option [what it is without]: of option=value
 	local o
-	for o in ${srv_opts[$1]}; do [[ $o == "$2"=* ]] && echo "${o#*=}"; done
+	for o in ${srv_opts[$1]}; do [[ $o != "$2"=* ]] || { echo "${o#*=}"; return; }; done
+	echo "${3:-}"
 }
-srv_at() { local a; a=$(srv_value "$1" at); echo "${a:-127.0.0.1}"; }
+srv_at() { srv_value "$1" at 127.0.0.1; }
 # What runs a command where the server is.
 srv_in() { local n; n=$(srv_value "$1" ns); [ -z "$n" ] || echo "nsenter --net=/run/netns/$n"; }
 srv_scheme() { srv_opt "$1" tls && echo https || echo http; }
@@ -52,7 +54,7 @@ srv_ca() {
 			-subj "/CN=a test's authority" -keyout "$t/ca.key" -out "$t/ca.pem"
 		openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=localhost" \
 			-keyout "$t/key.pem" -out "$t/csr.pem"
-		echo "subjectAltName=DNS:localhost,IP:127.0.0.1" >"$t/ext"
+		echo "subjectAltName=DNS:localhost,IP:127.0.0.1,DNS:s3.localhost,DNS:*.s3.localhost" >"$t/ext"
 		openssl x509 -req -in "$t/csr.pem" -CA "$t/ca.pem" -CAkey "$t/ca.key" -CAcreateserial \
 			-days 30 -extfile "$t/ext" -out "$t/cert.pem"
 	} >"$t/log" 2>&1 || { cat "$t/log"; fail "no certificate"; }
@@ -61,8 +63,9 @@ srv_ca() {
 }
 
 srv_nginx_conf() { # name
-	local d=$W/srv/$1 tls=
+	local d=$W/srv/$1 tls='' auth="auth_basic node; auth_basic_user_file $W/srv/$1/users;"
 	srv_opt "$1" tls && tls=" ssl http2"
+	srv_opt "$1" bearer && auth="if (\$genuine = 0) { add_header WWW-Authenticate 'Bearer realm=\"node\"' always; return 401; }"
 	cat <<C
 load_module /usr/lib/nginx/modules/ngx_http_dav_ext_module.so;
 daemon off; master_process off; pid $d/pid; error_log $d/log warn;
@@ -71,11 +74,12 @@ http {
 	access_log off; keepalive_requests 100000; client_max_body_size 0;
 	client_body_temp_path $d/fs/tmp; proxy_temp_path $d/fs/tmp; fastcgi_temp_path $d/fs/tmp;
 	uwsgi_temp_path $d/fs/tmp; scgi_temp_path $d/fs/tmp;
+	map \$http_authorization \$genuine { default 0; $(srv_opt "$1" bearer && echo "include $d/users;") }
 	ssl_certificate $W/srv/tls/cert.pem; ssl_certificate_key $W/srv/tls/key.pem;
 	server {
 		listen $(srv_at "$1"):${srv_port[$1]}$tls; root $d/fs/data;
 		location / {
-			auth_basic node; auth_basic_user_file $d/users;
+			$auth
 			dav_methods PUT DELETE MKCOL COPY MOVE; dav_ext_methods PROPFIND OPTIONS;
 			create_full_put_path on;
 		}
@@ -157,7 +161,7 @@ C
 srv_users() { # name password
 	local d=$W/srv/$1
 	case ${srv_kind[$1]} in
-	nginx) echo "node:{PLAIN}$2" ;;
+	nginx) if srv_opt "$1" bearer; then echo "\"Bearer $2\" 1;"; else echo "node:{PLAIN}$2"; fi ;;
 	apache) if srv_opt "$1" digest; then
 		echo "node:node:$(printf 'node:node:%s' "$2" | md5sum | cut -d' ' -f1)"
 	else
@@ -171,6 +175,8 @@ srv_users() { # name password
 }
 server_password() {
 	if [ "${srv_kind[$1]}" = ceph ]; then ceph_key "$1" "$2"; else srv_users "$1" "$2"; fi
+	# These stand in its configuration.
+	! srv_opt "$1" bearer || { server_stop "$1"; server_start "$1"; }
 }
 server_data() { echo "$W/srv/$1/fs/data"; }
 
@@ -294,11 +300,14 @@ forget_requests() { local n; for n in "${!srv_proxy[@]}"; do : >"$W/srv/$n-proxy
 
 node_url() { # name [path] [option=value]...
 	local scheme port=${srv_proxy[$1]:-${srv_port[$1]}} url kind=dav o name=$1 path=${2:-drive}
+	local host=127.0.0.1
 	scheme=$(srv_scheme "$1")
 	shift
 	[ $# -eq 0 ] || shift
 	[ "${srv_kind[$name]}" != ceph ] || kind=s3
-	url="$kind+$scheme://$(srv_at "$name"):$port/$path?profile=$name"
+	host=$(srv_at "$name")
+	[[ " $* " != *" style=virtual "* ]] || host=s3.localhost
+	url="$kind+$scheme://$host:$port/$path?profile=$name"
 	[ "$(srv_at "$name")" = 127.0.0.1 ] || [ "$scheme" = https ] || url+="&insecure=1"
 	[ $kind = dav ] || url+="&region=us-east-1"
 	srv_opt "$name" tls && url+="&ca=$W/srv/tls/ca.pem"
@@ -312,6 +321,8 @@ credentials() {
 		if [ "${srv_kind[$n]}" = ceph ]; then
 			echo "access_key = ${srv_user[$n]}"
 			echo "secret_key = ${srv_pass[$n]}"
+		elif srv_opt "$n" bearer; then
+			echo "bearer = ${srv_pass[$n]}"
 		else
 			echo "username = ${srv_user[$n]}"
 			echo "password = ${srv_pass[$n]}"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-# WebDAV nodes of every kind in one drive, http and https with an authority of our own, Basic
-# and Digest: whatever two are gone, an empty machine with the kit has everything.
+# WebDAV nodes of every kind in one drive, http and https with an authority of our own, Basic,
+# Digest and bearer: whatever two are gone, an empty machine with the kit has everything.
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/servers/drive.sh"
 six_servers
@@ -21,10 +21,19 @@ refused profile "$(node_url n1 | sed 's/=n1/=nobody/')"
 server_password n1 other
 refused credentials "$(node_url n1)"
 server_password n1 "$good"
+# A token: wrong, absent, and then the one of the file.
+grep -A1 '^\[n4\]' "$W/credentials" | grep -q '^bearer = ' || fail "n4 takes no token"
+good=${srv_pass[n4]}
+server_password n4 other
+refused credentials "$(node_url n4)"
+server_password n4 "$good"
+refused credentials "$(node_url n4 | sed 's/=n4/=n1/')"
+[ "$(curl -qs -o /dev/null -w '%{http_code}' --cacert "$W/srv/tls/ca.pem" "https://127.0.0.1:${srv_port[n4]}/")" = 401 ] ||
+	fail "the server lets everybody in"
 server_stop n1
 refused connect "$(node_url n1)"
 server_start n1
-for n in n1 n2 n3; do
+for n in n1 n2 n3 n4; do
 	[ -z "$(find "$(server_data $n)" -type f)" ] || fail "a create that failed left a file on $n"
 done
 
