@@ -45,6 +45,10 @@ static void show(struct args *a, uint64_t shards, uint64_t bytes)
 
 static void on_progress(void *arg, const json_t *p)
 {
+	if (json_is_true(json_object_get(p, "trying"))) {
+		cmd_progress("trying the new place");
+		return;
+	}
 	show(arg, (uint64_t)json_integer_value(json_object_get(p, "shards")),
 	     (uint64_t)json_integer_value(json_object_get(p, "bytes")));
 }
@@ -133,7 +137,7 @@ static int by_itself(struct args *a, struct config *cfg)
 	if (!err)
 		volume_await(d->vol, (unsigned)volume_members(d->vol), now_ms() + VERIFY_MS);
 	if (!err)
-		err = members_begin(d, &a->c);
+		err = members_begin(d, &a->c, interrupted, NULL);
 	if (!err && !a->no_wait)
 		err = members_wait(d, &a->c, interrupted, on_move, a);
 	if (!err && !a->no_wait)
@@ -143,21 +147,92 @@ static int by_itself(struct args *a, struct config *cfg)
 	return err ? log_fail(err, "%s", why) : err2;
 }
 
+/*
+ * Is a new directory a place of its own?  Looked at here and not in the mount, which must not
+ * wait for a file system that hangs.
+ */
+static int check_dir(const struct args *a, const struct config *cfg, const char *mountpoint)
+{
+	const char *url = a->c.url;
+	char *home = NULL, *path = NULL, *other;
+	bool there;
+	int over = 0;
+
+	if (!url || strncmp(url, "dir:", 4))
+		return 0;
+	int err = config_home(&home);
+	if (!err && (!(other = strdup(url + 4))))
+		err = log_fail(-ENOMEM, "out of memory");
+	if (!err) {
+		other[strcspn(other, "?")] = 0;
+		path = config_resolve(other, &there);
+		if (!path)
+			err = log_fail(-errno, "node %s: %s", url, strerror(errno));
+		free(other);
+	}
+	if (!err && (config_overlap(home, path) ||
+		     (mountpoint && config_overlap(mountpoint, path))))
+		err = log_fail(-EEXIST,
+			       "node %s and %s %s: one lies within the other; a node is a "
+			       "place of its own",
+			       url,
+			       config_overlap(home, path) ? "the state directory"
+							  : "the mount point",
+			       config_overlap(home, path) ? home : mountpoint);
+	for (size_t i = 0; i < cfg->node_cnt && !err; i++) {
+		const struct node_spec *n = &cfg->node[i];
+
+		if (strncmp(n->url, "dir:", 4))
+			continue;
+		char *have = strdup(n->url + 4);
+
+		if (have)
+			have[strcspn(have, "?")] = 0;
+		other = have ? config_resolve(have, &there) : NULL;
+		/* What cannot be looked at is compared as it is written. */
+		over = have ? config_overlap(other ? other : have, path) : 0;
+		if (!have)
+			err = log_fail(-ENOMEM, "out of memory");
+		else if (over == 1)
+			err = log_fail(-EEXIST,
+				       "%s is a node of this volume already: node-%u (%s)", url,
+				       n->number, n->url);
+		else if (over)
+			err = log_fail(-EEXIST,
+				       "%s and node-%u (%s) lie one within the other: each node "
+				       "needs a place of its own",
+				       url, n->number, n->url);
+		free(other);
+		free(have);
+	}
+	free(path);
+	free(home);
+	return err;
+}
+
 static int change(struct args *a)
 {
+	json_t *answer = NULL;
 	struct config *cfg;
 	int err = config_load(a->name, &cfg);
 
 	if (err)
 		return cmd_fail_last(CMD, err);
-	err = cmd_alive(cfg->dir);
-	if (!err) {
+	err = cmd_ping(cfg->dir, NULL, &answer);
+	bool mounted = !err;
+	if (!err || err == -ENOENT)
+		err = check_dir(a, cfg,
+				json_string_value(json_object_get(answer, "mountpoint")));
+	json_decref(answer);
+	if (err) {
+		config_free(cfg);
+		return cmd_fail_last(CMD, err);
+	}
+	if (mounted) {
 		err = by_mount(a, cfg);
 		config_free(cfg);
-	} else if (err == -ENOENT) {
-		err = by_itself(a, cfg);
 	} else {
-		config_free(cfg);
+		err = by_itself(a, cfg);
 	}
 	cmd_progress_end();
 	return err ? cmd_fail_last(CMD, err) : report(a);

@@ -64,6 +64,34 @@ bool config_within(const char *outer, const char *inner)
 	return !strncmp(outer, inner, len) && (inner[len] == '/' || !inner[len]);
 }
 
+static bool same_inode(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
+static bool below(const char *outer, const char *inner)
+{
+	char *path = strdup(inner), *slash;
+	bool found = config_within(outer, inner);
+
+	while (path && !found && (slash = strrchr(path, '/')) && slash != path) {
+		*slash = 0;
+		found = same_inode(outer, path);
+	}
+	free(path);
+	return found;
+}
+
+int config_overlap(const char *a, const char *b)
+{
+	if (!strcmp(a, b) || same_inode(a, b))
+		return 1;
+	return below(a, b) || below(b, a) ? 2 : 0;
+}
+
 static int home_path(char **out)
 {
 	const char *home = getenv("HOLDFAST_HOME"), *xdg = getenv("XDG_DATA_HOME");

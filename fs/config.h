@@ -35,6 +35,12 @@ int config_home_make(char **out);
 char *config_resolve(const char *path, bool *there);
 /* inner is outer or below it; both canonical. */
 bool config_within(const char *outer, const char *inner);
+/*
+ * Two directories, both canonical, which need not be there: 0 apart, 1 the same, 2 one lies
+ * within the other.  A bind mount is seen by device and inode of the directory itself and of
+ * those above it in its path; what lies above the place that was bound is not seen.
+ */
+int config_overlap(const char *a, const char *b);
 int config_path(const char *name, char **dir_out);
 int config_load(const char *name,
 		struct config **out); /* -ENOENT: no such volume (says which exist) */

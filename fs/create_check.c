@@ -76,14 +76,6 @@ static int check_above(const struct place *p)
 	return status;
 }
 
-static bool same_inode(const char *a, const char *b)
-{
-	struct stat x, y;
-
-	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev &&
-	       x.st_ino == y.st_ino;
-}
-
 /* That of the nearest directory above that is there. */
 static void note_disk(struct place *p)
 {
@@ -125,7 +117,7 @@ static int check_node(struct create *c, const char *url)
 	p->path = config_resolve(canon + 4, &p->there);
 	if (!p->path)
 		return cmd_fail(CMD, "node %s: %s", p->url, strerror(errno));
-	if (!c->trial && (config_within(c->home, p->path) || config_within(p->path, c->home)))
+	if (!c->trial && config_overlap(c->home, p->path))
 		return cmd_usage(CMD,
 				 "node %s and the state directory %s: one lies within the "
 				 "other; a node is a place of its own",
@@ -135,12 +127,12 @@ static int check_node(struct create *c, const char *url)
 
 		if (!q->path)
 			continue;
-		if (!strcmp(q->path, p->path) || same_inode(q->path, p->path))
-			return cmd_usage(CMD, "nodes %s and %s are the same place", q->url,
-					 p->url);
-		if (config_within(q->path, p->path) || config_within(p->path, q->path))
-			return cmd_usage(CMD, "nodes %s and %s: one lies within the other",
-					 q->url, p->url);
+		int over = config_overlap(q->path, p->path);
+
+		if (over)
+			return cmd_usage(CMD, "nodes %s and %s%s", q->url, p->url,
+					 over == 1 ? " are the same place"
+						   : ": one lies within the other");
 	}
 	p->has_domain = strstr(p->url, "domain=");
 	note_disk(p);

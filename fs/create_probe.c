@@ -31,6 +31,12 @@ int create_warn(struct create *c, const char *fmt, ...)
 	return 0;
 }
 
+static bool interrupted(void *arg)
+{
+	(void)arg;
+	return cmd_interrupted();
+}
+
 int create_probe(struct create *c, struct volume *v)
 {
 	const struct place *first = NULL;
@@ -40,8 +46,8 @@ int create_probe(struct create *c, struct volume *v)
 	if (!c->probe)
 		return log_fail(-ENOMEM, "out of memory");
 	cmd_progress("trying %zu nodes", c->cnt);
-	int bad = probe_run(v->node, c->cnt, c->kit->vol, now_ms() + PROBE_MS, cmd_interrupted,
-			    c->probe);
+	int bad = probe_run(v->node, c->cnt, c->kit->vol, now_ms() + PROBE_MS, interrupted,
+			    NULL, c->probe);
 	for (size_t i = 0; i < c->cnt && !err; i++) {
 		const struct probe_result *r = &c->probe[i];
 

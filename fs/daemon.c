@@ -131,6 +131,14 @@ static const char *str(const json_t *req, const char *key)
 	return json_string_value(json_object_get(req, key));
 }
 
+/* Who hangs up while a new place is tried does not want it. */
+static bool trial_give_up(void *arg)
+{
+	struct call *c = arg;
+
+	return call_give_up(c) || c->send(c->conn, json_pack("{s:b}", "trying", 1));
+}
+
 static json_t *do_node(struct call *c, const json_t *req)
 {
 	struct member_change m = {.op = str(req, "op"),
@@ -147,7 +155,7 @@ static json_t *do_node(struct call *c, const json_t *req)
 		return control_error(-EINVAL, "the request lacks a node or a place");
 	if (c->d->o->fs.read_only)
 		return control_error(-EROFS, "the volume is mounted read-only");
-	int err = members_begin(c->d->s, &m);
+	int err = members_begin(c->d->s, &m, trial_give_up, c);
 	if (!err && json_is_true(json_object_get(req, "wait")))
 		err = members_wait(c->d->s, &m, call_give_up, move_progress, c);
 	if (err)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "fs/members.h"
 
+#include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include "cache/member.h"
 #include "fs/secrets.h"
 #include "net/probe.h"
@@ -10,6 +12,7 @@
 #define INIT_MS	 30000
 #define STEP_MS	 1000
 #define IDLE_MS	 60000
+#define UNDO_MS	 5000
 
 /* What opens the new node: what is known already, and --credentials over it. */
 static int take_creds(struct drive *d, const struct member_change *c, const char *url,
@@ -73,30 +76,152 @@ static int check_new(struct drive *d, const char *url)
 	return err;
 }
 
+struct trial {
+	const char *url; /* canonical */
+	uint16_t number;
+	bool wrote; /* something of it may be there */
+	bool made;  /* the directory was not there before */
+	bool (*give_up)(void *arg);
+	void *arg;
+};
+
+/* The directory of a node's address, or NULL. */
+static char *dir_of(const char *url)
+{
+	char *path = strncmp(url, "dir:", 4) ? NULL : strdup(url + 4);
+
+	if (path)
+		path[strcspn(path, "?")] = 0;
+	return path;
+}
+
 /* All that a node is asked for is tried before it is marked, as when a volume is made. */
-static int try_place(struct drive *d, struct node *n, const char *url)
+static int try_place(struct drive *d, struct node *n, struct trial *t)
 {
 	struct probe_result *r = malloc(sizeof *r);
 
 	if (!r)
 		return log_fail(-ENOMEM, "out of memory");
-	int bad = probe_run(&n, 1, keys_vol(d->vol->keys), now_ms() + PROBE_MS, NULL, r);
-	int err = bad < 0 ? log_fail(bad, "out of memory")
-		  : bad	  ? log_fail(r->err, "node %s: %s", url, r->why)
-			  : 0;
+	int bad = probe_run(&n, 1, keys_vol(d->vol->keys), now_ms() + PROBE_MS, t->give_up,
+			    t->arg, r);
+	int err = bad == -ECANCELED ? log_fail(bad, "interrupted")
+		  : bad < 0	    ? log_fail(bad, "out of memory")
+		  : bad		    ? log_fail(r->err, "node %s: %s", t->url, r->why)
+				    : 0;
 
+	/* A probe that ends by itself takes its blobs away, or says that it cannot. */
+	t->wrote = r->wrote && bad == -ECANCELED;
 	if (!err && *r->warn)
-		log_warn("node %s: %s", url, r->warn);
+		log_warn("node %s: %s", t->url, r->warn);
 	free(r);
 	return err;
 }
 
+static int delete_one(struct node *n, const char *name, int64_t deadline_ms)
+{
+	struct node_io *io = node_io_new(NODE_DEL, name);
+	struct node_wait w;
+
+	if (!io)
+		return -ENOMEM;
+	io->deadline_ms = deadline_ms;
+	io->trusted = true;
+	node_wait_init(&w);
+	node_wait_submit(&w, n, io);
+	io = node_wait_next(&w, deadline_ms + 1000);
+	int err = io ? io->err : -ETIMEDOUT;
+	node_io_unref(io);
+	node_wait_release(&w);
+	return err == -ENOENT ? 0 : err;
+}
+
+/*
+ * The blobs of the trial and, when it is this node's, the marker, which goes last; a place
+ * that is somebody else's by now is left alone.  0 when nothing is left.
+ */
+static int clear_place(struct drive *d, const struct trial *t, struct creds *creds)
+{
+	char small[BLOB_NAME_CAP], big[BLOB_NAME_CAP];
+	const uint8_t *vol = keys_vol(d->vol->keys);
+	int64_t end = now_ms() + UNDO_MS;
+	struct node *n;
+
+	/* Opened anew: what was under way through the other one has ended. */
+	int err = node_open(&n, t->number, t->url, creds);
+	if (err)
+		return err;
+	err = node_verify(n, vol, end);
+	bool marked = !err;
+	if (err == -ENOENT)
+		err = 0;
+	probe_names(vol, t->number, small, big);
+	if (!err)
+		err = delete_one(n, small, end);
+	if (!err)
+		err = delete_one(n, big, end);
+	if (!err && marked)
+		err = delete_one(n, NODE_MARKER, end);
+	node_close(n);
+	return err;
+}
+
+/* Directories that are empty, and the place itself when it was made for the trial. */
+static void clear_dirs(const struct trial *t)
+{
+	static const char *const ours[] = {"v", "s", "l", "tmp"};
+	char *path = dir_of(t->url), one[PATH_MAX];
+
+	for (size_t i = 0; path && i < sizeof ours / sizeof *ours; i++)
+		if ((size_t)snprintf(one, sizeof one, "%s/%s", path, ours[i]) < sizeof one)
+			rmdir(one);
+	if (path && t->made)
+		rmdir(path);
+	free(path);
+}
+
+/* After a trial that failed; the log line says why, and what is left if anything is. */
+static int undo_place(struct drive *d, const struct trial *t, struct creds *creds, int err)
+{
+	char why[1024];
+
+	snprintf(why, sizeof why, "%s", *log_last() ? log_last() : strerror(-err));
+	int left = t->wrote ? clear_place(d, t, creds) : 0;
+	if (!left)
+		clear_dirs(t);
+	return log_fail(err, "%s%s%s%s%s", why,
+			err == -ECANCELED ? ": no node was added" : "",
+			left ? "; what the trial wrote may be left at " : "",
+			left ? t->url : "", left ? " (v/p..., v/node)" : "");
+}
+
 /* Opens the place, writes its marker and closes it: the drive opens it again when it joins. */
+static int mark_place(struct drive *d, struct trial *t, struct creds *creds)
+{
+	struct node *n;
+	int err = node_open(&n, t->number, t->url, creds);
+
+	if (err)
+		return err;
+	char *path = dir_of(t->url);
+	t->made = path && access(path, F_OK) < 0;
+	free(path);
+	err = try_place(d, n, t);
+	if (!err) {
+		t->wrote = true;
+		err = node_init(n, keys_vol(d->vol->keys), now_ms() + INIT_MS);
+		if (err && !*log_last())
+			log_fail(err, "node %s: %s", t->url, strerror(-err));
+	}
+	if (!err && t->give_up && t->give_up(t->arg))
+		err = log_fail(-ECANCELED, "interrupted");
+	node_close(n);
+	return err ? undo_place(d, t, creds, err) : 0;
+}
+
 static int prepare(struct drive *d, struct publisher *p, const struct member_change *c,
-		   char canon[NODE_URL_CAP], uint16_t *number)
+		   struct trial *t, char canon[NODE_URL_CAP], uint16_t *number)
 {
 	struct creds *creds = NULL;
-	struct node *n;
 
 	int err = node_check_url(c->url, canon);
 	if (err)
@@ -106,16 +231,10 @@ static int prepare(struct drive *d, struct publisher *p, const struct member_cha
 		err = move_number(p, number);
 	if (!err)
 		err = take_creds(d, c, canon, *number, &creds);
-	if (!err)
-		err = node_open(&n, *number, canon, creds);
 	if (!err) {
-		err = try_place(d, n, canon);
-		if (!err) {
-			err = node_init(n, keys_vol(d->vol->keys), now_ms() + INIT_MS);
-			if (err && !*log_last())
-				log_fail(err, "node %s: %s", canon, strerror(-err));
-		}
-		node_close(n);
+		t->url = canon;
+		t->number = *number;
+		err = mark_place(d, t, creds);
 	}
 	if (!err)
 		volume_set_creds(d->vol, creds);
@@ -123,7 +242,8 @@ static int prepare(struct drive *d, struct publisher *p, const struct member_cha
 	return err;
 }
 
-static int begin(struct drive *d, struct publisher *p, struct member_change *c)
+static int begin(struct drive *d, struct publisher *p, struct member_change *c,
+		 struct trial *t)
 {
 	char canon[NODE_URL_CAP];
 	uint16_t number = 0;
@@ -135,7 +255,7 @@ static int begin(struct drive *d, struct publisher *p, struct member_change *c)
 			return (int)old;
 	}
 	if (c->url) {
-		int err = prepare(d, p, c, canon, &number);
+		int err = prepare(d, p, c, t, canon, &number);
 
 		if (err)
 			return err;
@@ -150,13 +270,15 @@ static int begin(struct drive *d, struct publisher *p, struct member_change *c)
 	return move_replace(p, (uint16_t)old, number, canon);
 }
 
-int members_begin(struct drive *d, struct member_change *c)
+int members_begin(struct drive *d, struct member_change *c, bool (*give_up)(void *arg),
+		  void *arg)
 {
+	struct trial t = {.give_up = give_up, .arg = arg};
 	struct publisher *p = drive_hold(d);
 
 	if (!p)
 		return log_fail(-ESHUTDOWN, "the volume is being closed");
-	int err = begin(d, p, c);
+	int err = begin(d, p, c, &t);
 	drive_let_go(d);
 	return err;
 }

@@ -17,7 +17,12 @@ struct member_change {
 	bool rebalance, lost;
 	uint16_t number; /* set by members_begin: whose end is waited for */
 };
-int members_begin(struct drive *d, struct member_change *c);
+/*
+ * give_up (may be NULL) is asked while a new place is tried: -ECANCELED then, nothing has
+ * changed, and what the trial left at the place is removed or named in the log line.
+ */
+int members_begin(struct drive *d, struct member_change *c, bool (*give_up)(void *arg),
+		  void *arg);
 /*
  * Until it is done: 0; -ETIMEDOUT when nothing has moved for a minute, -ECANCELED when
  * give_up says so, each with a log line; what progress returns when that is not 0.

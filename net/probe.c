@@ -488,7 +488,8 @@ static int64_t submit(struct probe *p, int *err)
 }
 
 int probe_run(struct node *const node[], size_t cnt, const uint8_t vol[VOL_LEN],
-	      int64_t deadline_ms, bool (*give_up)(void), struct probe_result out[])
+	      int64_t deadline_ms, bool (*give_up)(void *arg), void *arg,
+	      struct probe_result out[])
 {
 	struct probe p = {.vol = vol, .deadline_ms = deadline_ms, .cnt = cnt};
 	int err = 0, bad = 0;
@@ -514,7 +515,7 @@ int probe_run(struct node *const node[], size_t cnt, const uint8_t vol[VOL_LEN],
 			break;
 		/* Each comes at its own deadline at the latest. */
 		io = node_wait_next(&p.w, HF_MIN(next, now_ms() + LOOK_MS));
-		if (give_up && give_up())
+		if (give_up && give_up(arg))
 			err = -ECANCELED;
 		if (!io)
 			continue;

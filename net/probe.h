@@ -33,12 +33,12 @@ struct probe_result {
 /*
  * probe_run(node, cnt, vol, deadline_ms, out): all at the same time, out[i] for node[i]; no
  * request of any goes on behind the deadline.  A place that is marked already is an error
- * unless it is this very node of this volume.  give_up (may be NULL) is asked now and then:
- * then what is under way ends, and blobs may be left where out[i].wrote.  Returns how many
+ * unless it is this very node of this volume.  give_up (may be NULL) is asked twice a second
+ * at least: then what is under way ends, and blobs may be left where out[i].wrote.  Returns how many
  * cannot serve; -ECANCELED given up; -ENOMEM.
  */
 int probe_run(struct node *const node[], size_t cnt, const uint8_t vol[VOL_LEN],
-	      int64_t deadline_ms, bool (*give_up)(void), struct probe_result out[]);
+	      int64_t deadline_ms, bool (*give_up)(void *arg), void *arg, struct probe_result out[]);
 /*
  * As the addresses say: 0 two places, 1 the same, 2 one lies within the other.  Addresses
  * that are not well-formed overlap with nothing.  Two names of one host are not known here:

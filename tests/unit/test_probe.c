@@ -202,7 +202,7 @@ static unsigned left(void)
 
 static int run(unsigned cnt, int64_t ms, struct probe_result *r)
 {
-	return probe_run(node, cnt, vol, now_ms() + ms, NULL, r);
+	return probe_run(node, cnt, vol, now_ms() + ms, NULL, NULL, r);
 }
 
 static void well(void **state)
@@ -230,7 +230,7 @@ static void well(void **state)
 	assert_int_equal(left(), 3);
 	/* But not one of another. */
 	static const uint8_t other[VOL_LEN] = {10};
-	assert_int_equal(probe_run(node, 1, other, now_ms() + 10000, NULL, r), 1);
+	assert_int_equal(probe_run(node, 1, other, now_ms() + 10000, NULL, NULL, r), 1);
 	assert_int_equal(r[0].err, -EEXIST);
 	assert_false(r[0].wrote);
 	assert_int_equal(left(), 3);
