@@ -41,7 +41,7 @@ struct ahead {
 	struct sending flight[IN_FLIGHT];
 	unsigned flight_cnt;
 	uint8_t *piece;
-	uint64_t gen; /* of p->held, as of the last look */
+	uint64_t gen, hurries; /* of p->held, as of the last look */
 };
 
 static void sending_release(struct ahead *a, struct sending *s)
@@ -75,9 +75,10 @@ static bool over(struct publisher *p)
 static void count_sent(struct publisher *p, uint64_t ino, uint64_t bytes)
 {
 	pthread_mutex_lock(&p->lock);
-	for (size_t i = 0; i < p->held_cnt; i++)
-		if (p->held[i].ino == ino)
-			p->held[i].sent += bytes;
+	struct held *h = held_find(p, ino);
+
+	if (h)
+		h->sent += bytes;
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -107,9 +108,9 @@ static int finish_one(struct ahead *a)
 	struct sending *s = &a->flight[0];
 	struct seg_place place;
 	struct backoff backoff = publish_backoff(a->p);
-	int r;
+	int r, waits = 0;
 
-	for (;;) {
+	for (;; waits++) {
 		r = spread_finish(s->spread, &place);
 		s->spread = NULL;
 		if (r != -EAGAIN)
@@ -122,6 +123,7 @@ static int finish_one(struct ahead *a)
 		if (r)
 			break;
 	}
+	rate_end(a->p, r || waits ? 0 : s->stripe->geom.len);
 	if (!r)
 		r = arrived(a, s, &place);
 	sending_release(a, s);
@@ -250,6 +252,7 @@ static int send_one(struct ahead *a, struct inode *in)
 		sending_release(a, &s);
 		return r;
 	}
+	rate_begin(a->p);
 	a->flight[a->flight_cnt++] = s;
 	return 1;
 }
@@ -261,7 +264,7 @@ struct pick {
 	bool writing; /* something is only left in peace for a while */
 };
 
-static void look_at(struct ahead *a, struct held *h, bool hurry, struct pick *k)
+static void look_at(struct ahead *a, struct held *h, struct pick *k)
 {
 	struct store *st = a->st;
 	int64_t now = now_ms(), wait = a->p->opts.interval_ms
@@ -277,12 +280,18 @@ static void look_at(struct ahead *a, struct held *h, bool hurry, struct pick *k)
 
 		if (in->file->sent_hit && !on_its_way(a, in))
 			in->file->sent_hit = false;
-		if (left <= ahead_low(a->p) && !way) {
+		/* Whoever waits wants what is there now, whatever is written meanwhile. */
+		if (h->hurry && !h->due)
+			h->due = h->sent + HF_MAX(left, (uint64_t)1);
+		bool enough = held_enough(a->p, h, account_of(in).unpublished);
+
+		/* What a cut takes as it is must not keep this thread from the others. */
+		if (enough || (left <= ahead_low(a->p) && !way)) {
 			k->ask |= !h->asked;
 			h->asked = true;
 		} else if (left - HF_MIN(left, way) >= ahead_low(a->p) && !in->file->sent_hit) {
 			h->asked = false;
-			if (!hurry && now - in->written_ms < WRITTEN_MS &&
+			if (!h->hurry && now - in->written_ms < WRITTEN_MS &&
 			    now - h->since_ms < HF_MIN(wait, (int64_t)WRITING_MAX_MS)) {
 				k->writing = true;
 			} else if (!k->in || left < k->left) {
@@ -307,22 +316,29 @@ static int pick(struct ahead *a, struct pick *k)
 
 	*k = (struct pick){0};
 	pthread_mutex_lock(&p->lock);
-	cnt = p->held_cnt;
-	held = malloc(HF_MAX(cnt, (size_t)1) * sizeof *held);
-	if (held && cnt)
-		memcpy(held, p->held, cnt * sizeof *held);
+	held = malloc(HF_MAX(p->held_cnt, (size_t)1) * sizeof *held);
+	cnt = 0;
+	for (size_t i = 0; held && i < p->held_cnt; i++)
+		if (p->held[i].send)
+			held[cnt++] = p->held[i];
 	a->gen = p->held_gen;
-	bool hurry = p->waiting > 0;
+	a->hurries = p->hurries;
 	pthread_mutex_unlock(&p->lock);
 	if (!held)
 		return -ENOMEM;
 	pthread_mutex_lock(&a->st->meta);
 	for (size_t i = 0; i < cnt; i++)
-		look_at(a, &held[i], hurry, k);
+		look_at(a, &held[i], k);
 	pthread_mutex_unlock(&a->st->meta);
 	pthread_mutex_lock(&p->lock);
-	for (size_t i = 0; a->gen == p->held_gen && i < cnt; i++)
-		p->held[i].asked = held[i].asked;
+	for (size_t i = 0; i < cnt; i++) {
+		struct held *h = held_find(p, held[i].ino);
+
+		if (h && h->since == held[i].since) {
+			h->asked = held[i].asked;
+			h->due = held[i].due;
+		}
+	}
 	if (k->ask) {
 		p->want = HF_MAX(p->want, p->begun + 1);
 		pthread_cond_broadcast(&p->cond);
@@ -358,11 +374,10 @@ static void idle(struct ahead *a, int64_t ms)
 
 	pthread_mutex_lock(&p->lock);
 	uint64_t pokes = p->pokes;
-	unsigned waiting = p->waiting;
 	int rc = 0;
 
 	while (!rc && !p->stopping && !p->stopped && !p->crashed && p->held_gen == a->gen &&
-	       p->pokes == pokes && p->waiting <= waiting)
+	       p->pokes == pokes && p->hurries == a->hurries)
 		rc = ms ? pthread_cond_timedwait(&p->cond, &p->lock, &ts)
 			: pthread_cond_wait(&p->cond, &p->lock);
 	pthread_mutex_unlock(&p->lock);
@@ -406,6 +421,15 @@ static int work(struct ahead *a)
 	return r;
 }
 
+static void give_up(struct ahead *a)
+{
+	for (unsigned i = 0; i < a->flight_cnt; i++) {
+		rate_end(a->p, 0);
+		sending_release(a, &a->flight[i]);
+	}
+	a->flight_cnt = 0;
+}
+
 void *ahead_main(void *arg)
 {
 	struct ahead a = {.p = arg, .st = ((struct publisher *)arg)->st};
@@ -418,14 +442,11 @@ void *ahead_main(void *arg)
 			break;
 		/* The next attempt begins with what the last one had not stored. */
 		if (r) {
-			for (unsigned i = 0; i < a.flight_cnt; i++)
-				sending_release(&a, &a.flight[i]);
-			a.flight_cnt = 0;
+			give_up(&a);
 			idle(&a, 1000);
 		}
 	}
-	for (unsigned i = 0; i < a.flight_cnt; i++)
-		sending_release(&a, &a.flight[i]);
+	give_up(&a);
 	if (a.b)
 		seg_builder_free(a.b);
 	free(a.piece);
@@ -439,7 +460,8 @@ void ahead_figures(struct publisher *p, uint64_t *bytes, uint64_t *done)
 	*bytes = *done = 0;
 	pthread_mutex_lock(&p->lock);
 	for (size_t i = 0; i < p->held_cnt; i++)
-		buf_u64(&list, p->held[i].ino);
+		if (p->held[i].send)
+			buf_u64(&list, p->held[i].ino);
 	pthread_mutex_unlock(&p->lock);
 	pthread_mutex_lock(&p->st->meta);
 	for (size_t i = 0; i < list.len; i += 8) {

@@ -110,7 +110,7 @@ static int cut_withheld(struct cut *c)
 			continue;
 		struct rec_inode rec = {
 			.ino = in->ino,
-			.parent = in->parent,
+			.parent = S_ISDIR(in->mode) ? in->parent : 0,
 			.mode = in->mode,
 			.uid = in->uid,
 			.gid = in->gid,

@@ -6,7 +6,9 @@
  *   pack.c      contents into segments, spread two at a time
  *   settle.c    a published cut made true locally; resuming one after a restart
  *   hold.c      which files a cut leaves as they were, because they are huge
+ *   order.c     which of them others wait for, because a program fsynced them
  *   ahead.c     the thread that stores those, cut or no cut
+ *   rate.c      how fast, and so what is huge
  *   publish.c   the publish thread and the public calls
  *   snapshot.c  all states, while changes go on; trimming
  *   mend.c      the mend thread: repair list, log objects, when to take snapshots
@@ -138,7 +140,10 @@ struct cut {
 	struct move *move;
 	size_t move_cnt;
 	/* Inodes that stay as they were published, ascending. */
-	uint64_t *hold;
+	struct hold {
+		uint64_t ino;
+		bool send; /* for its size: it is to be sent ahead */
+	} * hold;
 	size_t hold_cnt;
 	bool hold_old; /* some of them were published in a former state */
 };
@@ -168,15 +173,23 @@ struct publisher {
 		uint64_t since;	  /* the cut that left it first */
 		int64_t since_ms; /* and when */
 		uint64_t sent;	  /* bytes stored ahead for it since, whatever became of them */
+		uint64_t due;	  /* somebody waits: once so many are, it is taken; 0 not set */
+		bool send;	  /* as in the cut */
+		bool hurry;	  /* somebody waits for this one */
 		bool asked;	  /* a cut was asked for because it is small enough now */
 		bool taken;	  /* the cut in flight has it */
-	} * held;
+	} * held;		  /* by ino, ascending */
 	size_t held_cnt;
 	uint64_t held_gen; /* cuts that wrote this */
 	bool held_old;	   /* some of it is published in a former state; */
 	bool hold_old;	   /* when the cut in flight is, that */
 	bool whole;	   /* a snapshot is made: held_old must not become true */
-	unsigned waiting;  /* callers that wait until nothing of theirs is held */
+	uint64_t hurries;  /* times that `hurry` was set */
+	/* rate.c: bytes stored while something was on its way, and that time. */
+	uint64_t rate_bytes;
+	int64_t rate_ms, rate_since_ms;
+	unsigned rate_busy;
+	_Atomic uint64_t rate; /* bytes a second, 0 not known */
 	int stopped; /* -ESTALE, for good */
 	struct publish_status status;
 	bool ready;		    /* begun: nobody took over, nothing is pending */
@@ -231,9 +244,27 @@ bool hold_has(const struct cut *c, uint64_t ino);
 int hold_keep_locked(struct cut *c); /* once the epoch has grown; meta held */
 int hold_tell(struct cut *c);	     /* p->held; no lock held */
 void hold_done_locked(struct publisher *p); /* the cut is published; p->lock held */
-bool hold_blocks_locked(const struct publisher *p, uint64_t ticket); /* p->lock held */
-/* What a held file may have left to send when a cut takes it. */
+/* Whether that file, or for 0 any, is not published as of the cut `ticket`; p->lock held. */
+bool hold_blocks_locked(struct publisher *p, uint64_t ino, uint64_t ticket);
+/* The same, and it has to go soon: told to the thread that sends. */
+void hold_hurry_locked(struct publisher *p, uint64_t ino, uint64_t ticket);
+struct held *held_find(const struct publisher *p, uint64_t ino); /* or NULL; p->lock held */
+/* Sent so often that it is taken as it is; unpublished: bytes of it that are, now. */
+bool held_enough(const struct publisher *p, const struct held *h, uint64_t unpublished);
+int hold_add(struct cut *c, uint64_t ino, bool *more); /* more: set when it is new; meta held */
+
+/* rate.c: a segment is on its way; it is stored, or (0) that says nothing of the rate. */
+void rate_begin(struct publisher *p);
+void rate_end(struct publisher *p, uint64_t bytes);
+uint64_t ahead_min(const struct publisher *p); /* more unpublished bytes make a file huge */
+/* What a held file may have left to send when a cut takes it; what is sent at once. */
 uint64_t ahead_low(const struct publisher *p);
+
+/* order.c: what fsync adds to that; _pick until *more stays as it is.  meta held. */
+struct order;
+int order_new_locked(struct cut *c, struct order **out); /* for one cut */
+int order_pick_locked(struct order *o, bool *more);
+void order_free(struct order *o);
 
 /* ahead.c */
 void *ahead_main(void *publisher);

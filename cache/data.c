@@ -391,6 +391,11 @@ int data_sync(struct store *st, struct inode *in, bool datasync)
 	(void)datasync; /* the row is what holds the size and where the bytes are */
 	pthread_mutex_lock(&st->meta);
 	bool failed = in->io_err;
+	/* From now on it is published in order (order.c). */
+	if (!failed && !(in->flags & INODE_FSYNCED) && !store_writable_locked(st)) {
+		in->flags = (in->flags & ~INODE_UNORDERED) | INODE_FSYNCED;
+		inode_mark_locked(st, in, 0);
+	}
 	pthread_mutex_unlock(&st->meta);
 	if (failed)
 		return -EIO;
@@ -398,7 +403,7 @@ int data_sync(struct store *st, struct inode *in, bool datasync)
 	if (!err)
 		err = store_commit(st);
 	if (!err && st->opts.fsync_remote && st->remote_sync)
-		err = st->remote_sync(st->remote_arg);
+		err = st->remote_sync(st->remote_arg, in->ino);
 	return err;
 }
 

@@ -511,7 +511,7 @@ static int delete_rows(struct store *st, uint64_t ino, sqlite3_stmt *s)
 
 static uint64_t huge(struct account a)
 {
-	return a.unpublished > HUGE_MIN ? a.unpublished : 0;
+	return a.unpublished > HUGE_MAX ? a.unpublished : 0;
 }
 
 int data_delete_locked(struct store *st, struct inode *in)

@@ -39,6 +39,7 @@ int dirent_find_locked(struct store *st, uint64_t parent, const char *name, size
 		d->lid = (uint64_t)sqlite3_column_int64(s, 2);
 		d->mode = (uint32_t)sqlite3_column_int64(s, 3);
 		d->chg = (uint64_t)sqlite3_column_int64(s, 4);
+		d->unordered = false;
 		sqlite3_reset(s);
 	}
 	return err;
@@ -137,6 +138,6 @@ int dirent_del_locked(struct store *st, uint64_t parent, const char *name, size_
 	sqlite3_bind_int64(s, 3, (int64_t)parent);
 	sqlite3_bind_blob(s, 4, name, (int)len, SQLITE_STATIC);
 	sqlite3_bind_int64(s, 5, (int64_t)d->ino);
-	sqlite3_bind_int64(s, 6, d->mode & S_IFMT);
+	sqlite3_bind_int64(s, 6, (d->mode & S_IFMT) | d->unordered);
 	return store_run(st, s);
 }

@@ -5,8 +5,9 @@
  *
  * An inode is held as a whole: its record, its contents, its new names, the names it lost.
  * Names carry the rest: whoever had, or has now, a name in the place where a held inode has
- * or had one is held as well.  When a directory would have to be held, or it grows too far,
- * nothing is: the cut takes everything and takes longer.
+ * or had one is held as well; a directory that is gone and had the name of one stays until
+ * then.  And fsync does (order.c).  When a directory that is there would have to be held, or
+ * it grows too far, nothing is: the cut takes everything and takes longer.
  *
  * What is held moves to the epoch after the cut, so that it is unpublished as before, and an
  * inode or a name that no commit ever had counts as born there.
@@ -14,6 +15,16 @@
 #include <stdlib.h>
 #include "cache/cut.h"
 #include "cache/datafile.h"
+
+/* In memory, filled anew by each cut. */
+#define TABLES                                                                                 \
+	"CREATE TEMP TABLE IF NOT EXISTS hold(ino INTEGER PRIMARY KEY);"                       \
+	"CREATE TEMP TABLE IF NOT EXISTS hold_new(parent INTEGER NOT NULL,name BLOB NOT NULL," \
+	"ino INTEGER NOT NULL,mode INTEGER,PRIMARY KEY(parent,name)) WITHOUT ROWID;"           \
+	"CREATE INDEX IF NOT EXISTS temp.hold_new_ino ON hold_new(ino);"                       \
+	"CREATE TEMP TABLE IF NOT EXISTS hold_old(parent INTEGER NOT NULL,name BLOB NOT NULL," \
+	"ino INTEGER NOT NULL,mode INTEGER,PRIMARY KEY(parent,name,ino)) WITHOUT ROWID;"       \
+	"CREATE INDEX IF NOT EXISTS temp.hold_old_ino ON hold_old(ino)"
 
 #define HELD_MAX   4096 /* inodes; beyond it the cut is a whole one */
 #define ROUNDS_MAX 64
@@ -48,14 +59,23 @@ static int any(struct cut *c, sqlite3_stmt *q)
 	return r;
 }
 
-static uint64_t ahead_min(const struct publisher *p)
+static int by_ino(const void *a, const void *b)
 {
-	return p->opts.ahead_min ? p->opts.ahead_min : HUGE_MIN;
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
 }
 
-uint64_t ahead_low(const struct publisher *p)
+struct held *held_find(const struct publisher *p, uint64_t ino)
 {
-	return HF_MIN(ahead_min(p) / 4, (uint64_t)SEG_MAX_LEN);
+	return p->held_cnt ? bsearch(&ino, p->held, p->held_cnt, sizeof *p->held, by_ino)
+			   : NULL;
+}
+
+bool held_enough(const struct publisher *p, const struct held *h, uint64_t unpublished)
+{
+	return (h->due && h->sent >= h->due) ||
+	       h->sent > 2 * unpublished + SENT_SPARE * ahead_min(p);
 }
 
 /* The limit for this inode: lower once it is held, so that what is left is little. */
@@ -64,27 +84,26 @@ static uint64_t limit_of(struct publisher *p, struct inode *in, uint64_t dirty)
 	uint64_t limit = ahead_min(p);
 
 	pthread_mutex_lock(&p->lock);
-	for (size_t i = 0; i < p->held_cnt; i++) {
-		if (p->held[i].ino != in->ino)
-			continue;
-		limit = ahead_low(p);
-		/* It changes faster than it is sent: then as it is at this cut. */
-		if (p->held[i].sent > 2 * dirty + SENT_SPARE * ahead_min(p))
-			limit = UINT64_MAX;
-		break;
-	}
+	const struct held *h = held_find(p, in->ino);
+
+	/* It changes faster than it is sent: then as it is at this cut. */
+	if (h)
+		limit = held_enough(p, h, dirty) ? UINT64_MAX : ahead_low(p);
 	pthread_mutex_unlock(&p->lock);
 	return limit;
 }
 
-static int hold_add(struct cut *c, uint64_t ino)
+int hold_add(struct cut *c, uint64_t ino, bool *more)
 {
 	sqlite3_stmt *q = store_stmt(c->st, "INSERT OR IGNORE INTO hold(ino) VALUES(?1)");
 
 	if (!q)
 		return -EIO;
 	sqlite3_bind_int64(q, 1, (int64_t)ino);
-	return store_run(c->st, q);
+	int r = store_run(c->st, q);
+
+	*more |= !r && sqlite3_changes(c->st->db) > 0;
+	return r;
 }
 
 static int look_at(struct cut *c, struct inode *in, bool *some)
@@ -99,8 +118,7 @@ static int look_at(struct cut *c, struct inode *in, bool *some)
 	if (limit == UINT64_MAX ||
 	    (sent_left_locked(in) <= limit && !ranges_total(in->spans, RG_SENT)))
 		return 0;
-	*some = true;
-	return hold_add(c, in->ino);
+	return hold_add(c, in->ino, some);
 }
 
 /* The files that are too large to be taken along. */
@@ -137,8 +155,36 @@ static int huge_files(struct cut *c, bool *some)
 	return r;
 }
 
-/* Whoever shares a place for a name with one that is held is held. */
-static int spread_out(struct cut *c)
+/* The names made and lost since the last commit, by place and by inode. */
+static int places(struct cut *c)
+{
+	struct store *st = c->st;
+	bool some;
+	int r = run(st, store_stmt(st, "DELETE FROM hold_new"));
+
+	if (!r)
+		r = run(st, store_stmt(st, "DELETE FROM hold_old"));
+	if (!r)
+		r = since_published(
+			c,
+			store_stmt(st, "INSERT OR IGNORE INTO hold_new SELECT d.parent,d.name,"
+				       "d.ino,d.mode FROM newlink n CROSS JOIN dirent d ON "
+				       "d.parent=n.parent AND d.hash=n.hash AND d.lid=n.lid "
+				       "WHERE n.epoch>?1"),
+			&some);
+	/* Version 1 does not say what a name led to: 0. */
+	if (!r)
+		r = since_published(
+			c,
+			store_stmt(st, "INSERT OR IGNORE INTO hold_old SELECT parent,name,"
+				       "coalesce(ino,0),mode FROM tomb WHERE kind=1 AND "
+				       "epoch>?1"),
+			&some);
+	return r;
+}
+
+/* Whoever shares a place for a name with one that is held is held, and so is its place. */
+static int spread_out(struct cut *c, bool *changed)
 {
 	struct store *st = c->st;
 	bool more = true;
@@ -150,24 +196,29 @@ static int spread_out(struct cut *c)
 		more = false;
 		r = since_published(
 			c,
-			store_stmt(st, "INSERT OR IGNORE INTO hold SELECT t.ino FROM newlink n "
-				       "CROSS JOIN dirent d ON d.parent=n.parent AND "
-				       "d.hash=n.hash AND d.lid=n.lid CROSS JOIN tomb t ON "
-				       "t.kind=1 AND t.parent=d.parent AND t.name=d.name "
-				       "WHERE n.epoch>?1 AND t.epoch>?1 AND t.ino NOT NULL AND "
-				       "d.ino IN (SELECT ino FROM hold)"),
+			store_stmt(st, "INSERT OR IGNORE INTO hold SELECT o.ino FROM hold h "
+				       "CROSS JOIN hold_new n ON n.ino=h.ino CROSS JOIN "
+				       "hold_old o ON o.parent=n.parent AND o.name=n.name "
+				       "WHERE o.ino<>0"),
 			&more);
 		if (!r)
 			r = since_published(
 				c,
-				store_stmt(st, "INSERT OR IGNORE INTO hold SELECT d.ino FROM "
-					       "tomb t CROSS JOIN newlink n ON "
-					       "n.parent=t.parent CROSS JOIN dirent d ON "
-					       "d.parent=n.parent AND d.hash=n.hash AND "
-					       "d.lid=n.lid AND d.name=t.name WHERE t.kind=1 "
-					       "AND t.epoch>?1 AND n.epoch>?1 AND "
-					       "t.ino IN (SELECT ino FROM hold)"),
+				store_stmt(st, "INSERT OR IGNORE INTO hold SELECT n.ino FROM "
+					       "hold h CROSS JOIN hold_old o ON o.ino=h.ino "
+					       "CROSS JOIN hold_new n ON n.parent=o.parent AND "
+					       "n.name=o.name"),
 				&more);
+		/* A directory that is gone: the names that are kept need it. */
+		if (!r)
+			r = since_published(
+				c,
+				store_stmt(st, "INSERT OR IGNORE INTO hold SELECT o.parent "
+					       "FROM hold h CROSS JOIN hold_old o ON "
+					       "o.ino=h.ino WHERE NOT EXISTS (SELECT 1 FROM "
+					       "inode i WHERE i.ino=o.parent AND i.nlink>0)"),
+				&more);
+		*changed |= more;
 	}
 	return r;
 }
@@ -176,56 +227,87 @@ static int spread_out(struct cut *c)
 static int tangled(struct cut *c)
 {
 	struct store *st = c->st;
-	int r = any(c, store_stmt(st, "SELECT 1 FROM newlink n CROSS JOIN dirent d ON "
-				      "d.parent=n.parent AND d.hash=n.hash AND d.lid=n.lid "
-				      "WHERE n.epoch>?1 AND d.mode=16384 AND "
-				      "d.ino IN (SELECT ino FROM hold) LIMIT 1"));
+	/* A directory that is there, with all that is in it. */
+	int r = any(c, store_stmt(st, "SELECT 1 FROM hold h CROSS JOIN hold_new n ON "
+				      "n.ino=h.ino WHERE n.mode=16384 LIMIT 1"));
 
-	/* A name that is kept needs its directory; one of unknown kind may be one. */
 	if (!r)
-		r = any(c,
-			store_stmt(st, "SELECT 1 FROM tomb t WHERE t.kind=1 AND t.epoch>?1 AND "
-				       "t.ino IN (SELECT ino FROM hold) AND (t.mode=16384 OR "
-				       "NOT EXISTS (SELECT 1 FROM inode i WHERE "
-				       "i.ino=t.parent AND i.nlink>0)) LIMIT 1"));
+		r = any(c, store_stmt(st, "SELECT 1 FROM hold h CROSS JOIN hold_old o ON "
+					  "o.ino=h.ino CROSS JOIN inode i ON i.ino=h.ino "
+					  "WHERE o.mode=16384 AND i.nlink>0 LIMIT 1"));
+	/* The directory of a name that is kept, gone in an earlier commit. */
 	if (!r)
-		r = any(c, store_stmt(st, "SELECT 1 FROM tomb t CROSS JOIN newlink n ON "
-					  "n.parent=t.parent CROSS JOIN dirent d ON "
-					  "d.parent=n.parent AND d.hash=n.hash AND "
-					  "d.lid=n.lid AND d.name=t.name WHERE t.kind=1 AND "
-					  "t.epoch>?1 AND t.ino IS NULL AND n.epoch>?1 AND "
-					  "d.ino IN (SELECT ino FROM hold) LIMIT 1"));
+		r = any(c, store_stmt(st, "SELECT 1 FROM hold h CROSS JOIN hold_old o ON "
+					  "o.ino=h.ino WHERE NOT EXISTS (SELECT 1 FROM inode i "
+					  "WHERE i.ino=o.parent AND i.nlink>0) AND NOT EXISTS "
+					  "(SELECT 1 FROM hold_old x WHERE x.ino=o.parent) "
+					  "LIMIT 1"));
+	if (!r)
+		r = any(c, store_stmt(st, "SELECT 1 FROM hold h CROSS JOIN hold_new n ON "
+					  "n.ino=h.ino CROSS JOIN hold_old o ON "
+					  "o.parent=n.parent AND o.name=n.name "
+					  "WHERE o.ino=0 LIMIT 1"));
 	return r;
+}
+
+/* All that hangs together with what is too large.  1: it is not to be told apart. */
+static int together(struct cut *c)
+{
+	struct order *o;
+	int r = order_new_locked(c, &o);
+	bool more = true;
+
+	if (!r)
+		r = places(c);
+	while (!r && more) {
+		more = false;
+		if (!c->p->opts.skip_names)
+			r = spread_out(c, &more);
+		if (!r && !c->p->opts.skip_order)
+			r = order_pick_locked(o, &more);
+	}
+	order_free(o);
+	return r || c->p->opts.skip_names ? r : tangled(c);
+}
+
+static int list_one(struct cut *c, sqlite3_stmt *q, size_t *cap)
+{
+	uint64_t ino = (uint64_t)sqlite3_column_int64(q, 0);
+	struct inode *in = inode_peek_locked(c->st, ino);
+	uint64_t size = in ? in->size : (uint64_t)sqlite3_column_int64(q, 2);
+	uint32_t flags = in ? in->flags : (uint32_t)sqlite3_column_int64(q, 3);
+
+	if (c->hold_cnt == *cap) {
+		size_t n = *cap ? 2 * *cap : 16;
+		struct hold *p = reallocarray(c->hold, n, sizeof *p);
+
+		if (!p)
+			return -ENOMEM;
+		c->hold = p;
+		*cap = n;
+	}
+	c->hold[c->hold_cnt++] = (struct hold){
+		.ino = ino, .send = flags & INODE_LARGE && size > ahead_low(c->p)};
+	/* Some commit knows it: that has to stay readable. */
+	c->hold_old |= sqlite3_column_type(q, 1) == SQLITE_NULL ||
+		       (uint64_t)sqlite3_column_int64(q, 1) <= c->published;
+	return 0;
 }
 
 static int list(struct cut *c)
 {
-	struct store *st = c->st;
 	size_t cap = 0;
-	int more;
-	sqlite3_stmt *q = store_stmt(st, "SELECT h.ino,i.born FROM hold h LEFT JOIN inode i ON "
-					 "i.ino=h.ino ORDER BY h.ino");
+	int more = 0, r = 0;
+	sqlite3_stmt *q =
+		store_stmt(c->st, "SELECT h.ino,i.born,i.size,i.flags FROM hold h LEFT "
+				  "JOIN inode i ON i.ino=h.ino ORDER BY h.ino");
 
 	if (!q)
 		return -EIO;
-	while ((more = store_step(st, q)) == 1) {
-		if (c->hold_cnt == cap) {
-			cap = cap ? 2 * cap : 16;
-			uint64_t *p = reallocarray(c->hold, cap, sizeof *p);
-
-			if (!p) {
-				more = -ENOMEM;
-				break;
-			}
-			c->hold = p;
-		}
-		c->hold[c->hold_cnt++] = (uint64_t)sqlite3_column_int64(q, 0);
-		/* Some commit knows it: that has to stay readable. */
-		c->hold_old |= sqlite3_column_type(q, 1) == SQLITE_NULL ||
-			       (uint64_t)sqlite3_column_int64(q, 1) <= c->published;
-	}
+	while (!r && (more = store_step(c->st, q)) == 1)
+		r = list_one(c, q, &cap);
 	sqlite3_reset(q);
-	return more;
+	return r ? r : more;
 }
 
 int hold_pick_locked(struct cut *c)
@@ -237,9 +319,7 @@ int hold_pick_locked(struct cut *c)
 	/* Nobody can have so much of its own. */
 	if (st->unpublished_bytes <= ahead_low(p) || p->opts.skip_hold)
 		return 0;
-	if (sqlite3_exec(st->db,
-			 "CREATE TEMP TABLE IF NOT EXISTS hold(ino INTEGER PRIMARY KEY)", NULL,
-			 NULL, NULL))
+	if (sqlite3_exec(st->db, TABLES, NULL, NULL, NULL))
 		return store_fail_locked(st, -EIO, "a table in memory");
 	int r = run(st, store_stmt(st, "DELETE FROM hold"));
 
@@ -247,9 +327,7 @@ int hold_pick_locked(struct cut *c)
 		r = huge_files(c, &some);
 	if (r || !some)
 		return r;
-	r = p->opts.skip_names ? 0 : spread_out(c);
-	if (!r && !p->opts.skip_names)
-		r = tangled(c);
+	r = together(c);
 	if (!r)
 		r = list(c);
 	if (r < 0)
@@ -265,16 +343,9 @@ int hold_pick_locked(struct cut *c)
 	return 0;
 }
 
-static int by_value(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 bool hold_has(const struct cut *c, uint64_t ino)
 {
-	return c->hold_cnt && bsearch(&ino, c->hold, c->hold_cnt, sizeof ino, by_value);
+	return c->hold_cnt && bsearch(&ino, c->hold, c->hold_cnt, sizeof *c->hold, by_ino);
 }
 
 static int keep_inode(struct cut *c, uint64_t ino)
@@ -323,7 +394,7 @@ int hold_keep_locked(struct cut *c)
 	if (!c->hold_cnt)
 		return 0;
 	for (size_t i = 0; !r && i < c->hold_cnt; i++)
-		r = keep_inode(c, c->hold[i]);
+		r = keep_inode(c, c->hold[i].ino);
 	keep_since(c);
 	sqlite3_stmt *q =
 		r ? NULL
@@ -355,43 +426,40 @@ int hold_keep_locked(struct cut *c)
 	return r;
 }
 
-/* What waits for it, and what the thread that sends it knows: p->lock held. */
-static struct held *held_find(struct publisher *p, uint64_t ino)
-{
-	for (size_t i = 0; i < p->held_cnt; i++)
-		if (p->held[i].ino == ino)
-			return &p->held[i];
-	return NULL;
-}
-
+/* What waits for it, and what the thread that sends it knows. */
 int hold_tell(struct cut *c)
 {
 	struct publisher *p = c->p;
-	size_t cnt = c->hold_cnt;
+	size_t cnt = 0, i = 0, j = 0;
 
 	pthread_mutex_lock(&p->lock);
-	struct held *held = calloc(HF_MAX(cnt + p->held_cnt, (size_t)1), sizeof *held);
+	struct held *held = calloc(HF_MAX(c->hold_cnt + p->held_cnt, (size_t)1), sizeof *held);
 
 	if (!held) {
 		pthread_mutex_unlock(&p->lock);
 		return -ENOMEM;
 	}
-	for (size_t i = 0; i < c->hold_cnt; i++) {
-		const struct held *was = held_find(p, c->hold[i]);
+	while (i < c->hold_cnt || j < p->held_cnt) {
+		const struct hold *now = i < c->hold_cnt ? &c->hold[i] : NULL;
+		const struct held *was = j < p->held_cnt ? &p->held[j] : NULL;
 
-		if (was)
-			held[i] = *was;
-		else
-			held[i] = (struct held){
-				.ino = c->hold[i], .since = p->begun, .since_ms = now_ms()};
-		held[i].taken = false;
-	}
-	/* Those that the cut takes are not published before it is. */
-	for (size_t i = 0; i < p->held_cnt; i++) {
-		if (hold_has(c, p->held[i].ino))
+		if (!now || (was && was->ino < now->ino)) {
+			/* The cut takes it: it is not published before that is. */
+			held[cnt] = *was;
+			held[cnt++].taken = true;
+			j++;
 			continue;
-		held[cnt] = p->held[i];
-		held[cnt++].taken = true;
+		}
+		if (was && was->ino == now->ino) {
+			held[cnt] = *was;
+			j++;
+		} else {
+			held[cnt] = (struct held){
+				.ino = now->ino, .since = p->begun, .since_ms = now_ms()};
+		}
+		held[cnt].send = now->send;
+		held[cnt++].taken = false;
+		i++;
 	}
 	free(p->held);
 	p->held = held;
@@ -416,10 +484,33 @@ void hold_done_locked(struct publisher *p)
 	p->held_gen++;
 }
 
-bool hold_blocks_locked(const struct publisher *p, uint64_t ticket)
+bool hold_blocks_locked(struct publisher *p, uint64_t ino, uint64_t ticket)
 {
+	const struct held *h = ino ? held_find(p, ino) : NULL;
+
+	if (ino)
+		return h && h->since <= ticket;
 	for (size_t i = 0; i < p->held_cnt; i++)
 		if (p->held[i].since <= ticket)
 			return true;
 	return false;
+}
+
+void hold_hurry_locked(struct publisher *p, uint64_t ino, uint64_t ticket)
+{
+	const struct held *one = ino ? held_find(p, ino) : NULL;
+	uint64_t before = p->hurries;
+
+	/* What waits for others goes when they do. */
+	for (size_t i = 0; i < p->held_cnt; i++) {
+		struct held *h = &p->held[i];
+		bool wanted = !ino || h == one || (one && !one->send);
+
+		if (wanted && h->send && h->since <= ticket && !h->hurry) {
+			h->hurry = true;
+			p->hurries++;
+		}
+	}
+	if (p->hurries != before)
+		pthread_cond_broadcast(&p->cond);
 }

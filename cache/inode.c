@@ -351,6 +351,9 @@ void inode_mark_locked(struct store *st, struct inode *in, unsigned mask)
 
 /* --- rows --- */
 
+/* What does not speak of contents. */
+#define ROW_FLAGS (INODE_XATTRS | INODE_FSYNCED | INODE_UNORDERED)
+
 static int write_row(struct store *st, sqlite3_stmt *s, const struct inode *in, uint64_t size,
 		     uint32_t flags)
 {
@@ -386,7 +389,7 @@ static int write_insert(struct store *st, const struct inode *in, bool contents_
 	if (!s)
 		return -EIO;
 	if (!contents_too)
-		flags = (flags & INODE_XATTRS) | INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
+		flags = (flags & ROW_FLAGS) | INODE_SMALL_HAVE | INODE_SMALL_DIRTY;
 	return write_row(st, s, in, contents_too ? in->size : 0, flags);
 }
 
@@ -416,8 +419,8 @@ static int write_attrs(struct store *st, const struct inode *in)
 	sqlite3_bind_int64(s, 6, in->atime_ns);
 	sqlite3_bind_int64(s, 7, in->ctime_ns);
 	sqlite3_bind_int64(s, 8, in->btime_ns);
-	sqlite3_bind_int64(s, 9, INODE_XATTRS);
-	sqlite3_bind_int64(s, 10, in->flags & INODE_XATTRS);
+	sqlite3_bind_int64(s, 9, ROW_FLAGS);
+	sqlite3_bind_int64(s, 10, in->flags & ROW_FLAGS);
 	sqlite3_bind_int64(s, 11, (int64_t)in->chg);
 	sqlite3_bind_int64(s, 12, in->mask & ~REC_CH_CONTENT);
 	return store_run(st, s);

@@ -84,6 +84,9 @@ static void link_drop(struct store *st, struct inode *in, int64_t now)
 		in->nlink = 0;
 	else if (in->nlink)
 		in->nlink--;
+	/* Where another name of it may be, nobody knows. */
+	if (!S_ISDIR(in->mode))
+		in->parent = 0;
 	links_changed(st, in, now);
 }
 
@@ -114,6 +117,8 @@ int meta_lookup(struct store *st, uint64_t parent, const char *name, size_t len,
 				       "inode %llu has a name but no row: run "
 				       "`holdfast fsck`",
 				       (unsigned long long)d.ino);
+		if (!err && S_ISREG((*out)->mode))
+			(*out)->parent = parent;
 		inode_put_locked(st, dir);
 	}
 	pthread_mutex_unlock(&st->meta);
@@ -148,8 +153,8 @@ static int inode_make(struct store *st, const struct meta_new *n, uint64_t ino, 
 	in->born = st->epoch;
 	in->atime_ns = in->mtime_ns = in->ctime_ns = in->btime_ns = now;
 	if (S_ISREG(in->mode))
-		in->flags = INODE_SMALL_HAVE;
-	if (S_ISDIR(in->mode) && dir)
+		in->flags = INODE_SMALL_HAVE | INODE_UNORDERED;
+	if ((S_ISDIR(in->mode) || S_ISREG(in->mode)) && dir)
 		in->parent = dir->ino;
 	if (dir && dir->mode & S_ISGID) {
 		in->gid = dir->gid;
@@ -323,6 +328,8 @@ int meta_link(struct store *st, struct inode *in, uint64_t parent, const char *n
 	if (!err) {
 		in->nlink++;
 		in->reap = false;
+		if (S_ISREG(in->mode))
+			in->parent = parent;
 		links_changed(st, in, now);
 		dir_changed(st, dir, now);
 		store_pressure_locked(st);
@@ -356,6 +363,8 @@ int meta_unlink(struct store *st, uint64_t parent, const char *name, size_t len,
 		err = inode_get_locked(st, d.ino, &in);
 	if (!err && S_ISDIR(in->mode) != rmdir)
 		err = rmdir ? -ENOTDIR : -EISDIR;
+	if (!err)
+		d.unordered = in->flags & INODE_UNORDERED;
 	if (!err && rmdir) {
 		err = dir_empty(st, d.ino);
 		if (err >= 0)
@@ -428,7 +437,10 @@ static int side_get(struct store *st, struct side *s)
 		err = dirent_find_locked(st, s->parent, s->name, s->len, &s->d);
 	if (err <= 0)
 		return err;
-	return inode_get_locked(st, s->d.ino, &s->in);
+	err = inode_get_locked(st, s->d.ino, &s->in);
+	if (!err)
+		s->d.unordered = s->in->flags & INODE_UNORDERED;
+	return err;
 }
 
 static void side_put(struct store *st, struct side *s)
@@ -518,12 +530,13 @@ static int rename_numbers(struct store *st, struct side *from, struct side *to, 
 	return 0;
 }
 
-/* A directory moved from one parent to another. */
+/* A name moved from one directory to another. */
 static void moved(struct inode *in, struct inode *from, struct inode *to)
 {
+	if (S_ISDIR(in->mode) || S_ISREG(in->mode))
+		in->parent = to->ino;
 	if (!S_ISDIR(in->mode))
 		return;
-	in->parent = to->ino;
 	from->nlink--;
 	to->nlink++;
 }
@@ -644,6 +657,8 @@ int meta_readdir(struct store *st, uint64_t dir, uint64_t cookie, bool want_attr
 					       "inode %llu has a name but no row: run "
 					       "`holdfast fsck`",
 					       (unsigned long long)e.ino);
+			if (!err && e.in && S_ISREG(e.in->mode))
+				e.in->parent = dir;
 			if (!err)
 				stop = cb(arg, &e);
 			if (e.in)

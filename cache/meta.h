@@ -135,6 +135,7 @@ uint64_t meta_files(struct store *st);
 struct dirent_row {
 	uint64_t hash, ino, lid, chg;
 	uint32_t mode;
+	bool unordered; /* for _del: the inode has INODE_UNORDERED */
 };
 int dirent_find_locked(struct store *st, uint64_t parent, const char *name, size_t len,
 		       struct dirent_row *d);

@@ -118,9 +118,9 @@ static int flight_finish(struct pack *k)
 	struct batch *b = &k->flight[0];
 	struct seg_place place;
 	struct backoff backoff = publish_backoff(k->p);
-	int r;
+	int r, waits = 0;
 
-	for (;;) {
+	for (;; waits++) {
 		r = spread_finish(b->spread, &place);
 		b->spread = NULL;
 		if (r != -EAGAIN)
@@ -139,6 +139,7 @@ static int flight_finish(struct pack *k)
 		if (r)
 			break;
 	}
+	rate_end(k->p, r || waits ? 0 : b->stripe->geom.len);
 	if (!r) {
 		publish_reason(k->p, "");
 		pthread_mutex_lock(&k->p->lock);
@@ -233,6 +234,7 @@ static int batch_close(struct pack *k)
 		batch_release(b);
 		return r;
 	}
+	rate_begin(k->p);
 	k->flight[k->flight_cnt++] = *b;
 	*b = (struct batch){0};
 	return 0;
@@ -708,8 +710,10 @@ int pack_run(struct cut *c)
 		r = batch_close(k);
 	while (!r && k->flight_cnt)
 		r = flight_finish(k);
-	for (unsigned i = 0; i < k->flight_cnt; i++)
+	for (unsigned i = 0; i < k->flight_cnt; i++) {
+		rate_end(k->p, 0);
 		batch_release(&k->flight[i]);
+	}
 	if (k->is_open && !k->inlined)
 		seg_builder_abandon(k->b);
 	batch_release(&k->open);

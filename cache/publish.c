@@ -373,33 +373,29 @@ static void *publish_main(void *arg)
 }
 
 /* held: also until nothing is held back that the caller may have changed. */
-static int wait_for(struct publisher *p, bool protect, bool held, int64_t deadline_ms)
+static int wait_for(struct publisher *p, struct publish_ticket *t, bool held,
+		    int64_t deadline_ms)
 {
-	uint64_t ticket, whole = 0;
 	int r = 0;
 
 	pthread_mutex_lock(&p->lock);
-	/*
-	 * A cut that has begun may have missed the caller's change; then `dirty` was set after
-	 * it and the next one has it.
-	 */
-	ticket = p->begun + (p->dirty || p->repack);
-	p->want = HF_MAX(p->want, ticket);
-	p->waiting += held;
+	p->want = HF_MAX(p->want, t->cut);
 	pthread_cond_broadcast(&p->cond);
 	while (!r && !p->stopped && !p->stopping) {
-		bool done = p->done >= ticket && !(held && hold_blocks_locked(p, ticket));
+		bool done = p->done >= t->cut && !(held && hold_blocks_locked(p, t->ino, t->cut));
 
-		if (done && !protect)
+		if (done && !t->protect)
 			break;
+		if (held && !done)
+			hold_hurry_locked(p, t->ino, t->cut);
 		/* Callers come again and again: what was found whole since is not asked anew. */
-		if (done && p->protect_cut >= ticket && p->protect_pokes == p->pokes)
+		if (done && p->protect_cut >= t->cut && p->protect_pokes == p->pokes)
 			break;
-		if (done && !whole) {
-			whole = ++p->protect_want;
+		if (done && !t->whole) {
+			t->whole = ++p->protect_want;
 			pthread_cond_broadcast(&p->cond);
 		}
-		if (whole && p->protect_done >= whole)
+		if (t->whole && p->protect_done >= t->whole)
 			break;
 		if (deadline_ms == INT64_MAX)
 			pthread_cond_wait(&p->cond, &p->lock);
@@ -410,7 +406,6 @@ static int wait_for(struct publisher *p, bool protect, bool held, int64_t deadli
 		r = p->stopped;
 	else if (p->stopping)
 		r = -ECANCELED;
-	p->waiting -= held;
 	bool waits = p->status.reason[0] != 0;
 
 	pthread_mutex_unlock(&p->lock);
@@ -419,9 +414,29 @@ static int wait_for(struct publisher *p, bool protect, bool held, int64_t deadli
 	return r;
 }
 
+void publish_ticket(struct publisher *p, bool protect, uint64_t ino, struct publish_ticket *t)
+{
+	pthread_mutex_lock(&p->lock);
+	/*
+	 * A cut that has begun may have missed the caller's change; then `dirty` was set after
+	 * it and the next one has it.
+	 */
+	*t = (struct publish_ticket){
+		.cut = p->begun + (p->dirty || p->repack), .ino = ino, .protect = protect};
+	pthread_mutex_unlock(&p->lock);
+}
+
+int publish_await(struct publisher *p, struct publish_ticket *t, int64_t deadline_ms)
+{
+	return wait_for(p, t, true, deadline_ms);
+}
+
 int publish_wait(struct publisher *p, bool protect, int64_t deadline_ms)
 {
-	return wait_for(p, protect, true, deadline_ms);
+	struct publish_ticket t;
+
+	publish_ticket(p, protect, 0, &t);
+	return publish_await(p, &t, deadline_ms);
 }
 
 int publish_now(struct publisher *p, bool repack)
@@ -431,7 +446,10 @@ int publish_now(struct publisher *p, bool repack)
 		p->repack = true;
 		pthread_mutex_unlock(&p->lock);
 	}
-	return wait_for(p, false, false, INT64_MAX);
+	struct publish_ticket t;
+
+	publish_ticket(p, false, 0, &t);
+	return wait_for(p, &t, false, INT64_MAX);
 }
 
 /*
@@ -535,6 +553,8 @@ static void last_commit(struct publisher *p)
 	v = 0;
 	if (!store_get_u64(p->st, "log_time", &v))
 		p->status.time_ns = (int64_t)v;
+	if (!store_get_u64(p->st, "publish_rate", &v))
+		p->rate = v;
 	p->st->dirtied = dirtied;
 	p->st->dirtied_arg = p;
 	pthread_mutex_unlock(&p->st->meta);

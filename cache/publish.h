@@ -44,7 +44,7 @@ struct publish_opts {
 	struct hist_device *devices; /* certified devices; copied */
 	size_t device_cnt;
 	struct publish_pace pace;
-	uint64_t ahead_min; /* dirty bytes of a file that make it a huge one; 0: 64 MiB */
+	uint64_t ahead_min; /* dirty bytes of a file that make it a huge one; 0: see rate.c */
 	/*
 	 * Bytes/s of shards that are rebuilt (read or written, whichever is more) or moved; over
 	 * many segments, one at a time goes at the speed of the nodes; 0: any.
@@ -58,6 +58,7 @@ struct publish_opts {
 	bool skip_list;		/* directories are listed as seldom as servers are */
 	bool skip_hold;		/* every cut takes everything */
 	bool skip_names;	/* names do not hang together with what is held */
+	bool skip_order;	/* fsync does not either */
 	bool skip_quorum;	/* take any number of copies for published */
 	bool skip_published;	/* delete before the death is published */
 	bool skip_seen;		/* delete strays at first sight, whoever's they are */
@@ -84,6 +85,17 @@ void publish_stop(struct publisher *p); /* abandons a cut in flight; prompt */
  * are missing and deadline_ms passes; -ESTALE when publishing is stopped for good; -ECANCELED.
  */
 int publish_wait(struct publisher *p, bool protect, int64_t deadline_ms);
+/*
+ * The same in steps: the ticket says what the caller waits for, so that it comes nearer however
+ * much is changed meanwhile; after -ETIMEDOUT or -EAGAIN it may be waited for again.  ino:
+ * only that file, and what it is in order with (order.c); 0: all.
+ */
+struct publish_ticket {
+	uint64_t cut, whole, ino;
+	bool protect;
+};
+void publish_ticket(struct publisher *p, bool protect, uint64_t ino, struct publish_ticket *t);
+int publish_await(struct publisher *p, struct publish_ticket *t, int64_t deadline_ms);
 void publish_get_status(struct publisher *p, struct publish_status *out);
 /* A node came or went (volume's changed callback). */
 void publish_poke(struct publisher *p);

@@ -16,7 +16,7 @@ CREATE TABLE inode(
   mtime INTEGER NOT NULL,
   ctime INTEGER NOT NULL,
   btime INTEGER NOT NULL,
-  parent INTEGER NOT NULL,  -- of a directory, else 0
+  parent INTEGER NOT NULL,  -- of a directory; of a regular file where its name was last, or 0
   flags INTEGER NOT NULL,   -- INODE_* of store.h
   chg INTEGER NOT NULL,     -- epoch of the last change
   dchg INTEGER NOT NULL,    -- epoch of the last change of contents, 0 never
@@ -52,8 +52,8 @@ CREATE TABLE tomb(
   epoch INTEGER NOT NULL,
   parent INTEGER,
   name BLOB,
-  ino INTEGER,              -- kind 1: what the name led to, and its file type bits
-  mode INTEGER,
+  ino INTEGER,              -- kind 1: what the name led to, and its file type bits;
+  mode INTEGER,             -- 1 is added when it was INODE_UNORDERED
   PRIMARY KEY(kind, id)
 ) WITHOUT ROWID;
 CREATE TABLE xattr(

@@ -311,6 +311,8 @@ static int settle_end_locked(struct settle *s, const struct hist_head *h, const 
 		r = store_put_u64(st, "log_time", (uint64_t)h->time_ns);
 	if (!r)
 		r = store_put_u64(st, "published", s->epoch);
+	if (!r && s->p->rate)
+		r = store_put_u64(st, "publish_rate", s->p->rate);
 	if (!r)
 		r = run(st, store_stmt(st, "UPDATE segment SET kind=1 WHERE kind=5 AND seg IN "
 					   "(SELECT seg FROM staged)"));

@@ -49,7 +49,7 @@
 #define DEVICE_SHIFT  40
 #define INTENT_PART   ((uint64_t)1 << 20)
 #define WITHHELD_MAX_MS 5000
-#define HUGE_MIN ((uint64_t)64 << 20) /* a file with more dirty bytes is sent ahead (ahead.c) */
+#define HUGE_MAX ((uint64_t)64 << 20) /* a file with more dirty bytes is sent ahead (rate.c) */
 
 /* inode.flags, stored */
 #define INODE_LARGE	 1u  /* contents in a cache file and spans; else in a row of `small` */
@@ -59,6 +59,9 @@
 #define INODE_ACL	 16u /* has system.posix_acl_access or _default */
 #define INODE_CAP	 32u /* has security.capability */
 #define INODE_XATTRS	 (INODE_XATTR | INODE_ACL | INODE_CAP)
+/* order.c; neither of the two: it was made elsewhere, or before anybody took note. */
+#define INODE_FSYNCED	 64u  /* a program has called fsync for it on this machine */
+#define INODE_UNORDERED	 128u /* a regular file that was made here, and none has */
 
 struct datafile;
 struct cut;
@@ -68,7 +71,8 @@ struct inode {
 	struct inode *hash_next, *lru_prev, *lru_next, *dirty_prev, *dirty_next;
 	unsigned pin;		/* inode_get - inode_put, and one while dirty */
 	uint32_t mode, uid, gid, nlink, flags, mask;
-	uint64_t rdev, size, parent;
+	uint64_t rdev, size;
+	uint64_t parent; /* of a directory; of a regular file: where its name was last, or 0 */
 	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns;
 	uint64_t chg, dchg, born;
 	bool dirty;		/* in-memory state is newer than the row */
@@ -172,12 +176,12 @@ struct store {
 	char fail_msg[256];
 	struct store_opts opts;
 	uint64_t unpublished_bytes; /* dirty bytes; kept up to date by data.c */
-	uint64_t huge_bytes; /* those of files with more than HUGE_MIN of them, since the start */
+	uint64_t huge_bytes; /* those of files with more than HUGE_MAX of them, since the start */
 	uint64_t cached_bytes;	    /* bytes of contents on this disk */
 	void (*dirtied)(void *arg); /* publisher's wake-up; called with meta held, cheap */
 	void *dirtied_arg;
-	/* fsync_remote: waits until all of now is published; no lock held. */
-	int (*remote_sync)(void *arg);
+	/* fsync_remote: waits until the inode as it is now is published; no lock held. */
+	int (*remote_sync)(void *arg, uint64_t ino);
 	void *remote_arg;
 	/* The tree changed beneath the kernel: fs/ invalidates. */
 	void (*inval)(void *arg, uint64_t ino, uint64_t parent, const char *name, size_t len);

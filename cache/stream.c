@@ -40,11 +40,12 @@ void inode_columns(sqlite3_stmt *q, struct rec_inode *r, uint32_t *flags, uint64
 		.mtime_ns = sqlite3_column_int64(q, 8),
 		.ctime_ns = sqlite3_column_int64(q, 9),
 		.btime_ns = sqlite3_column_int64(q, 10),
-		.parent = (uint64_t)sqlite3_column_int64(q, 11),
 		.changed = (uint32_t)sqlite3_column_int64(q, 14),
 		.target = sqlite3_column_blob(q, 15),
 		.target_len = (uint16_t)sqlite3_column_bytes(q, 15),
 	};
+	if (S_ISDIR(r->mode))
+		r->parent = (uint64_t)sqlite3_column_int64(q, 11);
 	*flags = (uint32_t)sqlite3_column_int64(q, 12);
 	*dchg = (uint64_t)sqlite3_column_int64(q, 13);
 }

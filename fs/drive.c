@@ -280,9 +280,9 @@ int drive_start_store(struct drive *d)
 }
 
 /* fsync=remote: a program waits.  Without nodes it is told so after a while. */
-static int remote_sync(void *arg)
+static int remote_sync(void *arg, uint64_t ino)
 {
-	struct drive_wait w = {.limit_ms = FSYNC_MS};
+	struct drive_wait w = {.limit_ms = FSYNC_MS, .ino = ino};
 
 	return drive_publish(arg, &w) ? -EIO : 0;
 }
@@ -485,6 +485,8 @@ int drive_publish(struct drive *d, const struct drive_wait *w)
 		end = w->limit_ms ? start + w->limit_ms : INT64_MAX;
 	struct publish_status ps, was;
 	struct store_figures f = {0}, f_was = {0};
+	struct publish_ticket t;
+	bool ticket = false;
 	int err;
 
 	drive_publish_status(d, &was);
@@ -494,7 +496,11 @@ int drive_publish(struct drive *d, const struct drive_wait *w)
 
 		if (!p)
 			return publish_failed(d, -ECANCELED, w->protect);
-		err = publish_wait(p, w->protect, HF_MIN(now + SLICE_MS, end));
+		/* One ticket for all slices: what comes meanwhile is not waited for. */
+		if (!ticket)
+			publish_ticket(p, w->protect, w->ino, &t);
+		ticket = true;
+		err = publish_await(p, &t, HF_MIN(now + SLICE_MS, end));
 		drive_let_go(d);
 		if (err != -ETIMEDOUT && err != -EAGAIN)
 			break;

@@ -54,6 +54,7 @@ int drive_close(struct drive *d);
  */
 struct drive_wait {
 	bool protect;
+	uint64_t ino; /* 0: all; else this file is enough, with what it is in order with */
 	int64_t limit_ms;
 	bool (*give_up)(void *arg);
 	int (*progress)(void *arg, const struct publish_status *ps,

@@ -299,8 +299,7 @@ requests() { grep -cE "^> (${2:-.*})( |$)" "$W/srv/$1-proxy/requests"; }
 forget_requests() { local n; for n in "${!srv_proxy[@]}"; do : >"$W/srv/$n-proxy/requests"; done; }
 
 node_url() { # name [path] [option=value]...
-	local scheme port=${srv_proxy[$1]:-${srv_port[$1]}} url kind=dav o name=$1 path=${2:-drive}
-	local host=127.0.0.1
+	local scheme port=${srv_proxy[$1]:-${srv_port[$1]}} url kind=dav o name=$1 path=${2:-drive} host
 	scheme=$(srv_scheme "$1")
 	shift
 	[ $# -eq 0 ] || shift
