@@ -218,6 +218,8 @@ static int check_contents(struct check *c)
 			"i.ino=t.ino WHERE i.ino IS NULL UNION ALL "
 			"SELECT DISTINCT t.ino,'a span' FROM span t LEFT JOIN inode i ON "
 			"i.ino=t.ino WHERE i.ino IS NULL UNION ALL "
+			"SELECT DISTINCT t.ino,'a redo' FROM redo t LEFT JOIN inode i ON "
+			"i.ino=t.ino WHERE i.ino IS NULL OR (i.flags&1)=0 UNION ALL "
 			"SELECT DISTINCT t.ino,'an xattr' FROM xattr t LEFT JOIN inode i ON "
 			"i.ino=t.ino WHERE i.ino IS NULL UNION ALL "
 			"SELECT DISTINCT t.ino,'an extent' FROM extent t LEFT JOIN inode i ON "

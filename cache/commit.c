@@ -187,6 +187,8 @@ int store_sync(struct store *st, enum store_sync which)
 	if (!err)
 		err = list.err;
 	buf_release(&list);
+	if (!err && which != SYNC_SOON)
+		err = data_redo_settle(st, which == SYNC_ALL);
 	return err;
 }
 
@@ -294,7 +296,7 @@ static struct timespec deadline_in(unsigned ms)
 
 static bool commit_wanted(const struct store *st)
 {
-	return !st->failed && (st->txn_dirty || st->dirty_cnt);
+	return !st->failed && (st->txn_dirty || st->dirty_cnt || st->redo_cnt);
 }
 
 /* Nothing is dirty: waits until something is; empties a WAL that nobody uses meanwhile. */

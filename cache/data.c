@@ -259,8 +259,8 @@ static int write_small_locked(struct store *st, struct inode *in, const void *bu
 }
 
 /* The bytes [off, off+len) are in the cache file now. */
-static int wrote_locked(struct store *st, struct inode *in, size_t len, uint64_t off,
-			bool kill_priv)
+static int wrote_locked(struct store *st, struct inode *in, const void *buf, size_t len,
+			uint64_t off, bool kill_priv)
 {
 	struct account before = account_of(in);
 	/* META stays: if the bytes are punched out again, the hole still has to be published.
@@ -272,7 +272,7 @@ static int wrote_locked(struct store *st, struct inode *in, size_t len, uint64_t
 		store_fail_locked(st, err, "out of memory in the middle of a write");
 	else
 		in->size = HF_MAX(in->size, off + len);
-	datafile_wrote_locked(in);
+	datafile_wrote_locked(st, in, buf, len, off);
 	datafile_touch_locked(st, in);
 	int err2 = data_mark_locked(st, in, kill_priv);
 	account_settle_locked(st, in, before);
@@ -295,7 +295,7 @@ static void broke_off_locked(struct store *st, struct inode *in, uint64_t off, u
 		}
 		off = stop;
 	}
-	datafile_wrote_locked(in);
+	datafile_wrote_locked(st, in, NULL, 0, 0);
 	data_mark_locked(st, in, false);
 	account_settle_locked(st, in, before);
 }
@@ -338,7 +338,7 @@ static int write_large_io(struct store *st, struct inode *in, const void *buf, s
 	if (in->file)
 		in->file->wr_end = in->file->wr_off = 0;
 	if (!err)
-		err = wrote_locked(st, in, len, off, kill_priv);
+		err = wrote_locked(st, in, buf, len, off, kill_priv);
 	else if (done)
 		broke_off_locked(st, in, off, off + done);
 	pthread_mutex_unlock(&st->meta);
@@ -399,7 +399,11 @@ int data_sync(struct store *st, struct inode *in, bool datasync)
 	pthread_mutex_unlock(&st->meta);
 	if (failed)
 		return -EIO;
-	int err = store_sync_inode(st, in, true);
+	int err = redo_sync(st, in);
+	if (!err)
+		err = store_sync_inode(st, in, true);
+	else if (err > 0)
+		err = 0;
 	if (!err)
 		err = store_commit(st);
 	if (!err && st->opts.fsync_remote && st->remote_sync)
@@ -583,9 +587,9 @@ static int sweep(struct store *st, bool orphans)
 static int open_locked(struct store *st)
 {
 	struct account a = {0};
-	int err = 0;
+	int err = redo_replay_locked(st);
 
-	if (st->unclean) {
+	if (!err && st->unclean) {
 		err = intents_apply(st);
 		if (!err)
 			err = store_flush_locked(st, true);

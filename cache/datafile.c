@@ -273,7 +273,8 @@ int data_fsync_file(struct store *st, struct inode *in)
 		return 0;
 	}
 	struct datafile *f = in->file;
-	uint64_t gen = f->gen;
+	uint64_t gen = f->gen, seq = f->redo_seq;
+	f->fsyncing++;
 	pthread_mutex_unlock(&st->meta);
 	if (!st->opts.skip_sync) {
 		/*
@@ -286,12 +287,16 @@ int data_fsync_file(struct store *st, struct inode *in)
 		pthread_mutex_unlock(&f->sync);
 	}
 	if (err)
-		return log_fail(-EIO, "inode %llx: syncing its cache file: %s",
-				(unsigned long long)in->ino, strerror(-err));
+		log_fail(-EIO, "inode %llx: syncing its cache file: %s",
+			 (unsigned long long)in->ino, strerror(-err));
 	pthread_mutex_lock(&st->meta);
-	f->synced_gen = HF_MAX(f->synced_gen, gen);
+	f->fsyncing--;
+	if (!err) {
+		f->synced_gen = HF_MAX(f->synced_gen, gen);
+		err = redo_synced_locked(st, in, gen, seq);
+	}
 	pthread_mutex_unlock(&st->meta);
-	return 0;
+	return err ? -EIO : 0;
 }
 
 int datafile_sync_io(struct store *st, struct inode *in)
@@ -312,11 +317,13 @@ int datafile_sync_io(struct store *st, struct inode *in)
 	return err;
 }
 
-void datafile_wrote_locked(struct inode *in)
+void datafile_wrote_locked(struct store *st, struct inode *in, const void *buf, size_t len,
+			   uint64_t off)
 {
 	in->file->gen++;
 	in->unsynced = true;
 	in->written_ms = now_ms();
+	redo_note_locked(st, in, buf, len, off);
 }
 
 /* --- in memory --- */
@@ -360,6 +367,7 @@ static void datafile_free_locked(struct store *st, struct inode *in)
 
 	if (!f)
 		return;
+	redo_release_locked(st, in);
 	for (unsigned k = 0; k < CF_KINDS; k++)
 		cfile_drop(st, f, k);
 	lru_unlink(st->data, f);
@@ -528,6 +536,8 @@ int data_delete_locked(struct store *st, struct inode *in)
 	before = account_of(in);
 	if (in->flags & INODE_LARGE)
 		err = sent_drop_all_locked(st, in);
+	if (!err && in->redo)
+		err = redo_drop_locked(st, in);
 	if (!err && (!(in->flags & INODE_LARGE) || in->file->small_row))
 		err = small_delete_locked(st, in->ino);
 	/* Small contents that were never published have no row but that one. */

@@ -8,6 +8,7 @@
  *   copy.c      copy_file_range, SEEK_DATA
  *   capture.c   bytes of the cut in flight, intents
  *   sent.c      dirty ranges that are stored ahead of a commit
+ *   redo.c      fsync of a few bytes by rows
  *   fetch.c     bytes from the nodes, read-ahead
  *   evict.c     giving bytes up; releasing space after a commit
  *   extent.c    rows of `extent` and `segment`
@@ -52,6 +53,14 @@ struct cfile {
 #define CI_OLD	    RG_META  /* the cut's bytes are in CF_OLD */
 #define CI_PACKED   RG_CMETA /* the cut does not need them any more */
 
+/* A write since the last fdatasync; redo.c. */
+#define FRESH_PIECES 8
+#define REDO_MAX     ((size_t)32 << 10) /* more bytes than this are synced where they are */
+struct fresh {
+	uint64_t off;
+	size_t len;
+};
+
 /* What is known of one larger file in memory.  st->meta guards it but for fd[]. */
 struct datafile {
 	struct inode *in;
@@ -59,6 +68,20 @@ struct datafile {
 	struct ranges *intended;    /* RG_HAVE: the part has an intent */
 	struct ranges *cutinfo;	    /* while the inode is in a cut: CI_* */
 	uint64_t gen, synced_gen;   /* bytes written; as of the last fdatasync */
+	unsigned fsyncing;	    /* calls of data_fsync_file under way */
+	/*
+	 * The bytes that neither an fdatasync nor a row of `redo` covers, pieces in order; of
+	 * those of generations up to fresh_lost nothing is known.
+	 */
+	struct fresh piece[FRESH_PIECES];
+	unsigned fresh_cnt;
+	uint8_t *fresh;
+	size_t fresh_len, fresh_cap;
+	uint64_t fresh_gen, fresh_lost;
+	/* Rows of `redo`, while in->redo: the newest, how much, since when. */
+	uint64_t redo_seq, redo_bytes, redo_rows;
+	int64_t redo_ms;
+	struct datafile *redo_prev, *redo_next;
 	uint64_t wr_off, wr_end;    /* an overwrite of clean bytes under way */
 	uint64_t ext_bytes;	    /* sum of the extents, when ext_gen is current */
 	uint64_t ext_gen;
@@ -96,6 +119,9 @@ struct data {
 	uint64_t limit; /* of cached_bytes */
 	uint64_t ext_gen[EXT_GENS];
 	struct datafile *lru_head, *lru_tail; /* larger files read or written, newest first */
+	struct datafile *redo_head;	/* files with rows of `redo` */
+	uint64_t redo_seq, redo_bytes;	/* of the newest of these rows; in all of them */
+	uint64_t fresh_bytes;		/* in datafile.fresh */
 	uint64_t scan_span, scan_small; /* where eviction looks next */
 	/* the keeper: eviction, and what waits for a commit */
 	uint64_t *trim; /* inodes whose file has bytes nothing refers to */
@@ -131,8 +157,12 @@ int cfile_write(int fd, const void *buf, size_t len, uint64_t off, size_t *done)
 int cfile_read(int fd, void *buf, size_t len, uint64_t off); /* -ENODATA: it ends before */
 /* Everything in the file is on the disk; io held exclusively. */
 int datafile_sync_io(struct store *st, struct inode *in);
-/* The file got bytes at the end of a change: what D's rules of syncing want to know. */
-void datafile_wrote_locked(struct inode *in);
+/*
+ * The file got bytes at the end of a change: what the rules of syncing want to know.  buf:
+ * which ones, NULL: not said.
+ */
+void datafile_wrote_locked(struct store *st, struct inode *in, const void *buf, size_t len,
+			   uint64_t off);
 void datafile_touch_locked(struct store *st, struct inode *in); /* newest of the LRU */
 void data_extents_changed_locked(struct store *st, uint64_t ino);
 
@@ -228,6 +258,25 @@ uint64_t sent_left_locked(const struct inode *in);
 /* Where the bytes of [off, end) lie, all of which are RG_AHEAD. */
 int sent_each_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end,
 		     int (*cb)(void *arg, const struct extent *e), void *arg);
+
+/* --- redo.c: meta held unless said otherwise --- */
+
+/* After gen was counted up: what was written, or (NULL) that nobody knows. */
+void redo_note_locked(struct store *st, struct inode *in, const void *buf, size_t len,
+		      uint64_t off);
+/*
+ * Instead of store_sync_inode, meta not held: 1: all that was written is in rows, and they
+ * and the inode's row are in the transaction; 0: it has to be synced; -errno.
+ */
+int redo_sync(struct store *st, struct inode *in);
+/* An fdatasync that began at generation gen, when the newest row was seq, has succeeded. */
+int redo_synced_locked(struct store *st, struct inode *in, uint64_t gen, uint64_t seq);
+/* Rows and memory go: the contents do. */
+int redo_drop_locked(struct store *st, struct inode *in);
+/* The memory alone. */
+void redo_release_locked(struct store *st, struct inode *in);
+/* When the store is opened, before any cache file is read. */
+int redo_replay_locked(struct store *st);
 
 /* --- fetch.c --- */
 

@@ -271,16 +271,25 @@ static const char from_1[] =
 	"seg INTEGER NOT NULL,seg_off INTEGER NOT NULL,PRIMARY KEY(ino,off)) WITHOUT ROWID;"
 	"CREATE INDEX ahead_seg ON ahead(seg);"
 	"CREATE INDEX segment_ahead ON segment(seg) WHERE kind = 5;"
-	"PRAGMA user_version=2;"
-	"COMMIT";
+	"PRAGMA user_version=2;";
+
+/* From version 2: bytes that are in rows before they are in cache files. */
+static const char from_2[] =
+	"CREATE TABLE redo(ino INTEGER NOT NULL,seq INTEGER NOT NULL,off INTEGER NOT NULL,"
+	"bytes BLOB NOT NULL,PRIMARY KEY(ino,seq)) WITHOUT ROWID;"
+	"PRAGMA user_version=3;";
 
 /* In one transaction: after a crash it is the old one or the new. */
 static int db_upgrade(struct store *st, const char *path, uint64_t version)
 {
 	int rc = exec(st, "BEGIN IMMEDIATE");
 
-	if (!rc)
+	if (!rc && version < 2)
 		rc = exec(st, from_1);
+	if (!rc)
+		rc = exec(st, from_2);
+	if (!rc)
+		rc = exec(st, "COMMIT");
 	if (rc) {
 		int err = open_error(st, path, rc);
 
@@ -324,7 +333,7 @@ static int db_schema(struct store *st, const char *path, bool *fresh)
 			"%s was written by a newer holdfast (version %llu, this one knows "
 			"%d): use that one",
 			path, (unsigned long long)version, DB_VERSION);
-	if (version == 1)
+	if (version && version < DB_VERSION)
 		return db_upgrade(st, path, version);
 	if (version != DB_VERSION)
 		return log_fail(-EBADMSG, "%s has the unknown version %llu", path,

@@ -11,7 +11,7 @@
 #include "cache/store.h"
 
 #define DB_APPLICATION_ID 0x486f6c64
-#define DB_VERSION	  2
+#define DB_VERSION	  3
 
 struct db_stmt {
 	const char *sql; /* the pointer is the key */

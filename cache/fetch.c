@@ -201,7 +201,7 @@ static void keep(struct store *st, struct inode *in, const struct extent *e, uin
 		memcpy(&g, list.p + i, sizeof g);
 		err = ranges_set(in->spans, g.off, g.end - g.off, RG_HAVE, 0);
 	}
-	datafile_wrote_locked(in);
+	datafile_wrote_locked(st, in, NULL, 0, 0);
 	st->data->evictable = true;
 	inode_mark_locked(st, in, 0);
 	account_settle_locked(st, in, before);

@@ -12,6 +12,12 @@
 #include "net/record.h"
 
 
+/* Pins that are not of those who use it. */
+static unsigned own_pins(const struct inode *in)
+{
+	return (unsigned)in->dirty + in->redo;
+}
+
 /* --- hash and LRU --- */
 
 int inode_cache_new(struct store *st)
@@ -139,11 +145,11 @@ void inode_cache_free(struct store *st)
 	for (size_t i = 0; i < c->cap; i++) {
 		while (c->slot[i]) {
 			struct inode *in = c->slot[i];
-			if (in->pin > in->dirty && !st->failed)
+			if (in->pin > own_pins(in) && !st->failed)
 				log_debug("inode %llu is still pinned at close",
 					  (unsigned long long)in->ino);
 			if (!in->nlink) {
-				in->pin = in->dirty;
+				in->pin = own_pins(in);
 				inode_reap_locked(st, in);
 				continue;
 			}
@@ -241,7 +247,7 @@ void inode_put_locked(struct store *st, struct inode *in)
 
 	assert(in->pin);
 	in->pin--;
-	if (in->reap && !in->nlink && in->pin == in->dirty) {
+	if (in->reap && !in->nlink && in->pin == own_pins(in)) {
 		inode_reap_locked(st, in);
 		return;
 	}
@@ -458,7 +464,7 @@ void inode_reap_locked(struct store *st, struct inode *in)
 	int err = 0;
 
 	in->reap = true;
-	if (in->gone || in->pin > in->dirty)
+	if (in->gone || in->pin > own_pins(in))
 		return;
 	/* A failed store keeps its rows; whoever opens it next reaps them. */
 	if (!st->failed) {

@@ -67,7 +67,7 @@ static int become_large_locked(struct store *st, struct inode *in)
 	in->spans = r;
 	in->flags = (in->flags & ~(INODE_SMALL_HAVE | INODE_SMALL_DIRTY)) | INODE_LARGE;
 	in->file->small_row = true;
-	datafile_wrote_locked(in);
+	datafile_wrote_locked(st, in, NULL, 0, 0);
 	datafile_touch_locked(st, in);
 	inode_mark_locked(st, in, REC_CH_CONTENT);
 	account_settle_locked(st, in, before);
@@ -131,6 +131,8 @@ static int become_empty_locked(struct store *st, struct inode *in, bool kill_pri
 				store_stmt(st, "DELETE FROM intent WHERE ino = ?"));
 	if (!err)
 		err = drop_rows(st, in->ino, store_stmt(st, "DELETE FROM small WHERE ino = ?"));
+	if (!err)
+		err = redo_drop_locked(st, in);
 	if (!err)
 		err = extent_drop_locked(st, in->ino, 0, DATA_MAX);
 	if (!err)

@@ -164,6 +164,40 @@ static int keep_file(struct salvage *s, const char *from, uint64_t ino)
 	return err;
 }
 
+/*
+ * What was fsynced into rows of `redo` need not be in the cache files yet, which are linked, not
+ * copied: so it is written there first.  Databases of earlier versions have no such rows.
+ */
+static void each_redo(struct salvage *s)
+{
+	sqlite3_stmt *q = NULL;
+	int r = sqlite3_prepare_v2(s->db, "SELECT ino, off, bytes FROM redo ORDER BY ino, seq",
+				   -1, &q, NULL);
+
+	while (r == SQLITE_OK && sqlite3_step(q) == SQLITE_ROW) {
+		uint64_t ino = (uint64_t)sqlite3_column_int64(q, 0);
+		sqlite3_int64 off = sqlite3_column_int64(q, 1);
+		const void *p = sqlite3_column_blob(q, 2);
+		int len = sqlite3_column_bytes(q, 2);
+		char file[PATH_MAX];
+
+		if (!wanted(s, ino) || !p || off < 0 ||
+		    (size_t)snprintf(file, sizeof file, "%s/%02x/%llx", s->data,
+				     (unsigned)(ino & 0xff),
+				     (unsigned long long)ino) >= sizeof file)
+			continue;
+		int fd = open(file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		if (fd < 0 || pwrite(fd, p, (size_t)len, off) != len || fsync(fd) < 0)
+			log_warn("%s lacks what was written last, %d bytes at %lld", file, len,
+				 (long long)off);
+		if (fd >= 0)
+			close(fd);
+	}
+	sqlite3_finalize(q);
+}
+
 static int each_file(struct salvage *s)
 {
 	char dir[PATH_MAX], file[PATH_MAX];
@@ -230,6 +264,8 @@ int salvage_files(const char *db, const char *data, const char *out, uint64_t *n
 	}
 	if (s.db)
 		err = read_changed(&s);
+	if (!err && s.db)
+		each_redo(&s);
 	if (!err)
 		err = each_file(&s);
 	if (!err && s.db)

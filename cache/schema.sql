@@ -85,6 +85,15 @@ CREATE TABLE intent(
   part INTEGER NOT NULL,
   PRIMARY KEY(ino, part)
 ) WITHOUT ROWID;
+-- Bytes of larger files that were fsynced and need not be in the cache file yet, in the order
+-- of seq: written there after an unclean stop.
+CREATE TABLE redo(
+  ino INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  off INTEGER NOT NULL,
+  bytes BLOB NOT NULL,
+  PRIMARY KEY(ino, seq)
+) WITHOUT ROWID;
 -- Where bytes are on the nodes.
 CREATE TABLE extent(
   ino INTEGER NOT NULL,

@@ -69,7 +69,7 @@ struct cut;
 struct inode {
 	uint64_t ino;
 	struct inode *hash_next, *lru_prev, *lru_next, *dirty_prev, *dirty_next;
-	unsigned pin;		/* inode_get - inode_put, and one while dirty */
+	unsigned pin;		/* inode_get - inode_put, and one while dirty, one while redo */
 	uint32_t mode, uid, gid, nlink, flags, mask;
 	uint64_t rdev, size;
 	uint64_t parent; /* of a directory; of a regular file: where its name was last, or 0 */
@@ -85,6 +85,7 @@ struct inode {
 	 */
 	bool unsynced;
 	unsigned syncing, sync_gen;
+	bool redo;		/* has rows of `redo`, and a pin for them (redo.c) */
 	bool gone;		/* reaped: the row is deleted */
 	bool stored;		/* has a row; new inodes get theirs with the next flush */
 	bool reap;		/* goes with the last pin if it has no name then */
@@ -112,6 +113,7 @@ struct store_opts {
 	bool skip_intent;	 /* negative control: no intent before clean bytes change */
 	bool skip_written;	 /* negative control: bytes being written may become clean */
 	bool skip_forget;	 /* negative control: what was sent ahead stays said when it changes */
+	bool skip_redo;		 /* negative control: rows of `redo` are dropped at the start */
 	bool skip_settle;	 /* negative control: no COMMIT before blocks are released */
 };
 
@@ -148,6 +150,7 @@ struct store {
 	size_t live_cnt;
 	uint64_t files;		/* inodes; whoever adds or removes rows of `inode` counts */
 	struct inode *dirty_head, *dirty_tail;
+	size_t redo_cnt;	/* inodes with rows of `redo` */
 	size_t dirty_cnt, dirty_left; /* left: withheld by the last flush */
 	bool txn_dirty;		/* rows were written since the last COMMIT */
 	bool committing;	/* somebody is the leader of a group commit */
@@ -227,7 +230,7 @@ int store_flush_inode_locked(struct store *st, struct inode *in);
  * the call began (L1).  wait: no lock is held, and -EAGAIN is no answer; else an inode->io
  * may be held, and the row stays withheld, -EAGAIN, when writers are too busy.  -EIO: the
  * store is failed, and so is the inode.
- * fsync of a file is store_sync_inode(st, in, true), then store_commit(st).
+ * fsync of a file is store_sync_inode(st, in, true), or redo_sync, then store_commit(st).
  */
 int store_sync_inode(struct store *st, struct inode *in, bool wait);
 /* The same for all (waiting for writers), those a timed commit takes, those a commit must. */

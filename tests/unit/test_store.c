@@ -145,10 +145,10 @@ static void foreign(void **state)
 	(void)state;
 	assert_int_equal(open_(&st, false), 0);
 	assert_int_equal(store_close(st), 0);
-	raw_sql("PRAGMA user_version=3");
+	raw_sql("PRAGMA user_version=4");
 	assert_int_equal(open_(&st, false), -ENOTSUP);
 	assert_non_null(strstr(log_last(), "newer"));
-	raw_sql("PRAGMA user_version=2;PRAGMA application_id=5");
+	raw_sql("PRAGMA user_version=3;PRAGMA application_id=5");
 	assert_int_equal(open_(&st, false), -EBADMSG);
 	raw_bytes(0, "this is a text, not a database...", 33);
 	assert_int_equal(open_(&st, false), -EBADMSG);
