@@ -248,8 +248,8 @@ static void test_others(void **state)
 	assert_int_equal(h.state, NODE_WRONG);
 	/* Nobody who flapped and then turns out to be another place is coming back. */
 	h = up(0);
-	health_fail(&h, -ETIMEDOUT, 0, 1);
-	health_fail(&h, -ETIMEDOUT, 0, 1);
+	health_fail(&h, -ETIMEDOUT, false, 0, 1);
+	health_fail(&h, -ETIMEDOUT, false, 0, 1);
 	health_verified(&h, 0, 1, 0, 0, 2);
 	assert_true(health_returning(&h));
 	health_verified(&h, -EBADMSG, 1, 0, 0, 3);
