@@ -127,5 +127,5 @@ pair() {
 	same "$a and $b, afterwards"
 	lap 'whole and read'
 	echo "$a $x, $b $y: $laps s"
-	printf '\t%s\n' ${said_a:+"$said_a"} ${said_b:+"$said_b"}
+	for i in "$said_a" "$said_b"; do [ -z "$i" ] || echo "	$i"; done
 }
