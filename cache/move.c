@@ -983,6 +983,16 @@ int move_add(struct publisher *p, uint16_t number, const char *url, bool rebalan
 	return changed(p, err);
 }
 
+int move_creds(struct publisher *p)
+{
+	struct store *st = p->st;
+
+	pthread_mutex_lock(&st->meta);
+	int err = begin_change_locked(st);
+	pthread_mutex_unlock(&st->meta);
+	return changed(p, err);
+}
+
 int move_drain(struct publisher *p, uint16_t number)
 {
 	struct store *st = p->st;

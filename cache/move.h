@@ -36,6 +36,11 @@ int move_drain(struct publisher *p, uint16_t number);
 int move_remove(struct publisher *p, uint16_t number, bool lost);
 /* All that is on `old` to `heir`, which is added by the same step when url is given. */
 int move_replace(struct publisher *p, uint16_t old, uint16_t heir, const char *url);
+/*
+ * The volume's credentials are others: a roster with them, so that who recovers has them.
+ * -EBUSY while another change is under way, whose roster may have been made before.
+ */
+int move_creds(struct publisher *p);
 /* The next number that no node ever had.  0 or -errno with a log line. */
 int move_number(struct publisher *p, uint16_t *out);
 /* A node by name (node-3), number or URL: its number, or -ENOENT with a log line. */

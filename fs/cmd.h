@@ -28,6 +28,7 @@ int cmd_status(int argc, char **argv);
 int cmd_sync(int argc, char **argv);
 int cmd_recover(int argc, char **argv);
 int cmd_node(int argc, char **argv);
+int cmd_credentials(int argc, char **argv);
 int cmd_scrub(int argc, char **argv);
 int cmd_repair(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);

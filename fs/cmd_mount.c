@@ -203,7 +203,7 @@ static int take_options(struct mount_args *a, const char *list)
  * The last mount of the volume may still be publishing after it was unmounted from outside:
  * it is told to make haste, and its end is waited for.
  */
-static int check_not_mounted(const struct config *cfg)
+static int check_not_mounted(const struct config *cfg, const char *credentials)
 {
 	json_t *hurry = json_pack("{s:s}", "cmd", "hurry");
 	json_t *answer = NULL, *ok = NULL;
@@ -216,10 +216,13 @@ static int check_not_mounted(const struct config *cfg)
 	if (!err && json_is_true(json_object_get(answer, "mounted")))
 		status = cmd_fail("mount",
 				  "%s is already mounted on %s (process %d): one mount at a "
-				  "time",
+				  "time%s%s%s%s",
 				  cfg->name,
 				  json_string_value(json_object_get(answer, "mountpoint")),
-				  (int)pid);
+				  (int)pid,
+				  credentials ? "; holdfast credentials " : "",
+				  credentials ? cfg->name : "", credentials ? " " : "",
+				  credentials ? credentials : "");
 	if (!err && !status && pid > 0) {
 		fd = mounts_pid_open(pid);
 		control_call(cfg->dir, hurry, 10000, &ok);
@@ -436,7 +439,7 @@ static int run(struct mount_args *a, const char *name, const char *dir)
 	int err = config_load(name, &cfg);
 	if (err)
 		return cmd_fail_last("mount", err);
-	status = check_not_mounted(cfg);
+	status = check_not_mounted(cfg, a->o.credentials);
 	if (!status)
 		status = check_fuse(a->o.fs.allow_other);
 	if (!status)

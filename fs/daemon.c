@@ -164,6 +164,18 @@ static json_t *do_node(struct call *c, const json_t *req)
 	return json_pack("{s:b, s:i}", "ok", 1, "number", (int)m.number);
 }
 
+static json_t *do_credentials(struct call *c, const json_t *req)
+{
+	const char *file = str(req, "file");
+
+	if (!file || *file != '/')
+		return control_error(-EINVAL, "the request names no file");
+	if (c->d->o->fs.read_only)
+		return control_error(-EROFS, "the volume is mounted read-only");
+	int err = members_login(c->d->s, file);
+	return err ? control_error(err, "%s", log_last()) : json_pack("{s:b}", "ok", 1);
+}
+
 static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, json_t *p),
 		      void *conn)
 {
@@ -207,6 +219,8 @@ static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, 
 		return do_fsck(&c, req);
 	if (!strcmp(cmd, "node"))
 		return do_node(&c, req);
+	if (!strcmp(cmd, "credentials"))
+		return do_credentials(&c, req);
 	return control_error(
 		-ENOSYS, "the mount does not know \"%.40s\": is it of another version?", cmd);
 }
@@ -290,6 +304,8 @@ static int serve(struct daemon *d, int ready_fd)
 		return err;
 	d->serving = true;
 	err = drive_start(d->s, VERIFY_MS);
+	if (!err && d->o->credentials && !d->o->fs.read_only)
+		members_tell_creds(d->s);
 	if (!err)
 		err = control_start(&d->control, d->s->cfg->dir, handle, d);
 	if (!err) {

@@ -147,6 +147,16 @@ static const struct command commands[] = {
 	 "\n"
 	 "example: holdfast node replace work node-2 dir:/mnt/new/hf\n",
 	 cmd_node},
+	{"credentials", "a mounted drive takes new ones",
+	 "usage: holdfast credentials NAME FILE\n"
+	 "\n"
+	 "What FILE (ini, mode 0600, a section a profile) has replaces what is kept on this machine,\n"
+	 "profile by profile; the nodes are asked with it at once, and it goes, sealed, to the list of\n"
+	 "nodes that lies on the nodes, from which a recovery has it.  Where the drive is not mounted,\n"
+	 "holdfast mount --credentials does the same.\n"
+	 "\n"
+	 "example: holdfast credentials work new.ini\n",
+	 cmd_credentials},
 	{"scrub", "read and verify every shard",
 	 "usage: holdfast scrub NAME [--passphrase-file FILE] [--json]\n"
 	 "\n"
@@ -203,7 +213,7 @@ static void list(FILE *to)
 	      "\n",
 	      to);
 	for (size_t i = 0; i < COMMAND_CNT; i++)
-		fprintf(to, "  %-9s%s\n", commands[i].name, commands[i].summary);
+		fprintf(to, "  %-12s%s\n", commands[i].name, commands[i].summary);
 	fputs("\nholdfast COMMAND --help says more; holdfast --version is the version.\n"
 	      "\n"
 	      "Volumes are kept in $HOLDFAST_HOME, else $XDG_DATA_HOME/holdfast, else\n"

@@ -14,6 +14,63 @@
 #define IDLE_MS	 60000
 #define UNDO_MS	 5000
 
+/* The configuration with nodes of its own: the mend thread may change the list. */
+static int copy_nodes(struct drive *d, struct config *with)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&d->lock);
+	*with = *d->cfg;
+	with->node = NULL;
+	with->node_cnt = 0;
+	for (size_t i = 0; i < d->cfg->node_cnt && !err; i++)
+		err = config_add_node(with, d->cfg->node[i].number, d->cfg->node[i].url,
+				      strlen(d->cfg->node[i].url));
+	pthread_mutex_unlock(&d->lock);
+	return err;
+}
+
+static void free_nodes(struct config *with)
+{
+	for (size_t i = 0; i < with->node_cnt; i++)
+		free(with->node[i].url);
+	free(with->node);
+}
+
+void members_tell_creds(struct drive *d)
+{
+	struct publisher *p = drive_hold(d);
+
+	if (!p)
+		return;
+	if (move_creds(p))
+		log_warn("the list of nodes that lies on them gets the new credentials with the "
+			 "next change of the nodes");
+	drive_let_go(d);
+}
+
+int members_login(struct drive *d, const char *file)
+{
+	struct creds *all = NULL;
+	struct config with;
+
+	int err = copy_nodes(d, &with);
+	if (!err)
+		err = secrets_update(&with, d->vol->keys, file);
+	if (!err)
+		err = secrets_load(&with, d->vol->keys, &all);
+	free_nodes(&with);
+	if (!err) {
+		err = volume_login(d->vol, all);
+		if (err)
+			log_fail(err, "out of memory: they are kept; give them again");
+	}
+	creds_unref(all);
+	if (!err)
+		members_tell_creds(d);
+	return err;
+}
+
 /* What opens the new node: what is known already, and --credentials over it. */
 static int take_creds(struct drive *d, const struct member_change *c, const char *url,
 		      uint16_t number, struct creds **out)
@@ -33,22 +90,15 @@ static int take_creds(struct drive *d, const struct member_change *c, const char
 	creds_unref(have);
 	if (!err)
 		err = secrets_check(*out, url);
-	/* Kept before the database names the node.  The mend thread may change the list. */
-	pthread_mutex_lock(&d->lock);
-	with = *d->cfg;
-	with.node = NULL;
-	with.node_cnt = 0;
-	for (size_t i = 0; i < d->cfg->node_cnt && !err && given; i++)
-		err = config_add_node(&with, d->cfg->node[i].number, d->cfg->node[i].url,
-				      strlen(d->cfg->node[i].url));
-	pthread_mutex_unlock(&d->lock);
-	if (!err && given)
-		err = config_add_node(&with, number, url, strlen(url));
-	if (!err && given)
-		err = secrets_save(&with, v->keys, *out);
-	for (size_t i = 0; i < with.node_cnt; i++)
-		free(with.node[i].url);
-	free(with.node);
+	/* Kept before the database names the node. */
+	if (!err && given) {
+		err = copy_nodes(d, &with);
+		if (!err)
+			err = config_add_node(&with, number, url, strlen(url));
+		if (!err)
+			err = secrets_save(&with, v->keys, *out);
+		free_nodes(&with);
+	}
 	creds_unref(given);
 	return err;
 }

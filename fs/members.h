@@ -24,6 +24,14 @@ struct member_change {
 int members_begin(struct drive *d, struct member_change *c, bool (*give_up)(void *arg),
 		  void *arg);
 /*
+ * members_login(d, file): what file has replaces what is kept, profile by profile; the open
+ * nodes use it at once, and the list of nodes that lies on them gets it, sealed.  The result must
+ * be complete, or nothing has changed: -errno with a log line.
+ */
+int members_login(struct drive *d, const char *file);
+/* The last step alone, for a drive that was opened with others.  It can wait: no error. */
+void members_tell_creds(struct drive *d);
+/*
  * Until it is done: 0; -ETIMEDOUT when nothing has moved for a minute, -ECANCELED when
  * give_up says so, each with a log line; what progress returns when that is not 0.
  */

@@ -559,6 +559,8 @@ void http_run(struct http_host *h, struct http_task *t)
 struct visit {
 	struct http_task task;
 	struct http_host *host;
+	void (*call)(void *arg);
+	void *arg;
 	bool done;
 };
 
@@ -592,15 +594,35 @@ static void leave(struct http_task *t)
 	visited(v);
 }
 
+static void await_visit(struct visit *v)
+{
+	http_run(v->host, &v->task);
+	pthread_mutex_lock(&net.lock);
+	while (!v->done)
+		pthread_cond_wait(&net.idle, &net.lock);
+	pthread_mutex_unlock(&net.lock);
+}
+
 static void visit(struct http_host *h, void (*run)(struct http_task *t))
 {
 	struct visit v = {.task.run = run, .host = h};
 
-	http_run(h, &v.task);
-	pthread_mutex_lock(&net.lock);
-	while (!v.done)
-		pthread_cond_wait(&net.idle, &net.lock);
-	pthread_mutex_unlock(&net.lock);
+	await_visit(&v);
+}
+
+static void call(struct http_task *t)
+{
+	struct visit *v = (struct visit *)t;
+
+	v->call(v->arg);
+	visited(v);
+}
+
+void http_host_run(struct http_host *h, void (*run)(void *arg), void *arg)
+{
+	struct visit v = {.task.run = call, .host = h, .call = run, .arg = arg};
+
+	await_visit(&v);
 }
 
 static void wiped(char *s)
@@ -626,6 +648,57 @@ static int copy(char **to, const char *from)
 	return from && !*to ? -ENOMEM : 0;
 }
 
+/* What is tried first; a 401 may ask for another way. */
+static void choose_auth(struct http_host *h)
+{
+	h->auth = h->bearer	 ? CURLAUTH_BEARER
+		  : !h->username ? 0
+		  : h->plain_ok	 ? CURLAUTH_BASIC
+				 : CURLAUTH_DIGEST;
+}
+
+struct login {
+	struct http_host *host;
+	char *username, *password, *bearer;
+};
+
+static void swap(char **a, char **b)
+{
+	char *t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+static void log_in(void *arg)
+{
+	struct login *l = arg;
+	struct http_host *h = l->host;
+
+	swap(&h->username, &l->username);
+	swap(&h->password, &l->password);
+	swap(&h->bearer, &l->bearer);
+	choose_auth(h);
+	h->auth_known = false;
+	h->digest = (struct digest){0};
+	h->challenge = 0;
+}
+
+int http_host_login(struct http_host *h, const char *username, const char *password,
+		    const char *bearer)
+{
+	struct login l = {.host = h};
+	int err = copy(&l.username, username) | copy(&l.password, password) |
+		  copy(&l.bearer, bearer);
+
+	if (!err)
+		http_host_run(h, log_in, &l);
+	wiped(l.username);
+	wiped(l.password);
+	wiped(l.bearer);
+	return err ? -ENOMEM : 0;
+}
+
 int http_host_new(struct http_host **out, const struct http_host_opts *o)
 {
 	struct http_host *h = calloc(1, sizeof *h);
@@ -644,10 +717,8 @@ int http_host_new(struct http_host **out, const struct http_host_opts *o)
 	}
 	h->tls = o->tls;
 	h->trust_transport = o->trust_transport;
-	h->auth = o->bearer	 ? CURLAUTH_BEARER
-		  : !o->username ? 0
-		  : o->plain_ok	 ? CURLAUTH_BASIC
-				 : CURLAUTH_DIGEST;
+	h->plain_ok = o->plain_ok;
+	choose_auth(h);
 	h->window = HTTP_WINDOW_START;
 	h->slow_start = 1;
 	lane_init(&h->lane[0].l);

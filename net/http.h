@@ -51,6 +51,14 @@ struct http_host_opts {
  */
 int http_host_new(struct http_host **out, const struct http_host_opts *opts);
 void http_host_free(struct http_host *h);
+/* Calls run(arg) on the thread, and returns when it has been called.  Not from the thread. */
+void http_host_run(struct http_host *h, void (*run)(void *arg), void *arg);
+/*
+ * From now on these go with each attempt, copied; what is under way keeps what it was begun
+ * with.  Any thread but that one.  0 or -ENOMEM, nothing has changed then.
+ */
+int http_host_login(struct http_host *h, const char *username, const char *password,
+		    const char *bearer);
 
 /* For all hosts together, bytes/s, 0: no limit.  Any thread, at any time. */
 void http_set_limits(uint64_t up, uint64_t down);

@@ -32,7 +32,7 @@ struct http_lane {
 struct http_host {
 	struct http_host *next;
 	char *base, *ca, *username, *password, *bearer;
-	bool tls, trust_transport;
+	bool tls, trust_transport, plain_ok;
 	unsigned long auth; /* CURLAUTH_*, 0: none */
 	bool auth_known;
 	struct digest digest; /* what is answered, when challenge is not 0 */

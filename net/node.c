@@ -153,6 +153,11 @@ enum node_state node_state(struct node *n)
 	return s;
 }
 
+int node_login(struct node *n, struct creds *c)
+{
+	return n->kind->login ? n->kind->login(n, c) : 0;
+}
+
 void node_set_member(struct node *n, enum node_member m)
 {
 	atomic_store(&n->member, (int)m);

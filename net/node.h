@@ -156,6 +156,11 @@ void node_quiet(struct node *n);
 uint16_t node_number(const struct node *n);
 uint32_t node_domain(const struct node *n); /* hash of domain=NAME, else unique per node */
 void node_get_info(struct node *n, struct node_info *out);
+/*
+ * Other credentials from now on (c may be NULL), for requests that are not begun yet; one call
+ * at a time.  0 or -ENOMEM, nothing has changed then.
+ */
+int node_login(struct node *n, struct creds *c);
 /* A new node is a member. */
 void node_set_member(struct node *n, enum node_member m);
 enum node_member node_member(const struct node *n);

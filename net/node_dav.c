@@ -549,6 +549,31 @@ static int dav_open(struct node *n)
 	return err;
 }
 
+static void dav_swap(void *arg)
+{
+	struct net_login *l = arg;
+
+	l->node->creds = l->creds;
+}
+
+static int dav_login(struct node *n, struct creds *c)
+{
+	const struct node_cred *cred = creds_find(c, n->url.profile);
+	struct net_login l = {n, c};
+	struct net_node *nn = n->impl;
+	struct creds *old = n->creds;
+
+	int err = http_host_login(nn->host, cred && !cred->bearer ? cred->username : NULL,
+				  cred && !cred->bearer ? cred->password : NULL,
+				  cred ? cred->bearer : NULL);
+	if (err)
+		return err;
+	creds_ref(c);
+	http_host_run(nn->host, dav_swap, &l);
+	creds_unref(old);
+	return 0;
+}
+
 static void dav_free(struct node *n)
 {
 	struct net_node *nn = n->impl;
@@ -564,6 +589,7 @@ const struct node_kind node_dav_kind = {
 	.start = net_start,
 	.give_up = net_give_up,
 	.info = net_info,
+	.login = dav_login,
 	.stop = net_stop,
 	.free = dav_free,
 };

@@ -30,6 +30,12 @@ struct node_kind {
 	void (*give_up)(struct node *n, struct node_io *io);
 	/* Adds what it counted to out; may be NULL. */
 	void (*info)(struct node *n, struct node_info *out);
+	/*
+	 * n->creds and all that was made of it are of c from now on, a reference is kept; the
+	 * old one's is dropped when no thread looks at it any more.  0 or -ENOMEM, nothing has
+	 * changed then.  NULL: the kind needs none.  One call at a time.
+	 */
+	int (*login)(struct node *n, struct creds *c);
 	/* Nothing is pending: ends the threads that can be ended. */
 	void (*stop)(struct node *n);
 	void (*free)(struct node *n);

@@ -64,6 +64,11 @@ struct net_call {
 /* h: what the host is made of.  Makes n->impl; kind is freed by the kind's own free. */
 int net_open(struct node *n, const struct net_ops *ops, const struct http_host_opts *h,
 	     void *kind);
+/* What a kind's login hands to the net thread. */
+struct net_login {
+	struct node *node;
+	struct creds *creds;
+};
 void net_start(struct node *n, struct node_io *io);
 void net_give_up(struct node *n, struct node_io *io);
 void net_info(struct node *n, struct node_info *out);

@@ -109,14 +109,13 @@ static int s3_prepare(struct http_req *h)
 	return err;
 }
 
-/* The hash of a body that will be signed, on the thread of who submits. */
+/* The hash of a body that may be signed, on the thread of who submits. */
 static int s3_ready(struct net_call *c)
 {
-	const struct s3 *s = s3_of(c->nn);
 	crypto_hash_sha256_state st;
 	uint8_t hash[crypto_hash_sha256_BYTES];
 
-	if (c->io->op != NODE_PUT || c->nn->node->url.tls || !s->cred)
+	if (c->io->op != NODE_PUT || c->nn->node->url.tls)
 		return 0;
 	crypto_hash_sha256_init(&st);
 	for (unsigned i = 0; i < c->io->iov_cnt; i++)
@@ -409,6 +408,19 @@ static char *region_of_host(const char *host)
 	return strndup(host + 3, len - 3 - strlen(tail));
 }
 
+/* The net thread, or before there is one. */
+static void take_cred(struct node *n, struct s3 *s)
+{
+	struct node_url *u = &n->url;
+
+	s->cred = creds_find(n->creds, u->profile);
+	if (!u->region && !(s->cred && s->cred->region))
+		u->region = region_of_host(u->host);
+	s->region = u->region			 ? u->region
+		    : s->cred && s->cred->region ? s->cred->region
+						 : "us-east-1";
+}
+
 static int s3_open(struct node *n)
 {
 	struct node_url *u = &n->url;
@@ -435,12 +447,7 @@ static int s3_open(struct node *n)
 			err = -ENOMEM;
 	}
 	if (!err) {
-		s->cred = creds_find(n->creds, u->profile);
-		if (!u->region && !(s->cred && s->cred->region))
-			u->region = region_of_host(u->host);
-		s->region = u->region			 ? u->region
-			    : s->cred && s->cred->region ? s->cred->region
-							 : "us-east-1";
+		take_cred(n, s);
 		struct http_host_opts o = {.base = base,
 					   .tls = u->tls,
 					   .ca = u->ca,
@@ -454,6 +461,27 @@ static int s3_open(struct node *n)
 	free(path);
 	free(base);
 	return err;
+}
+
+static void s3_swap(void *arg)
+{
+	struct net_login *l = arg;
+	struct s3 *s = s3_of(l->node->impl);
+
+	l->node->creds = l->creds;
+	take_cred(l->node, s);
+}
+
+static int s3_login(struct node *n, struct creds *c)
+{
+	struct net_login l = {n, c};
+	struct net_node *nn = n->impl;
+	struct creds *old = n->creds;
+
+	creds_ref(c);
+	http_host_run(nn->host, s3_swap, &l);
+	creds_unref(old);
+	return 0;
 }
 
 static void s3_free(struct node *n)
@@ -471,6 +499,7 @@ const struct node_kind node_s3_kind = {
 	.start = net_start,
 	.give_up = net_give_up,
 	.info = net_info,
+	.login = s3_login,
 	.stop = net_stop,
 	.free = s3_free,
 };

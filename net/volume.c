@@ -42,6 +42,7 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 	if (!v)
 		return -ENOMEM;
 	pthread_mutex_init(&v->lock, NULL);
+	pthread_mutex_init(&v->login, NULL);
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -191,6 +192,19 @@ void volume_set_creds(struct volume *v, struct creds *creds)
 	v->creds = creds;
 	pthread_mutex_unlock(&v->lock);
 	creds_unref(old);
+}
+
+int volume_login(struct volume *v, struct creds *creds)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&v->login);
+	volume_set_creds(v, creds);
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt && !err; i++)
+		err = node_login(v->node[i], creds);
+	pthread_mutex_unlock(&v->login);
+	volume_poke(v);
+	return err;
 }
 
 struct creds *volume_creds(struct volume *v)
@@ -363,6 +377,7 @@ void volume_close(struct volume *v)
 	free(v->node);
 	pthread_cond_destroy(&v->known);
 	pthread_mutex_destroy(&v->lock);
+	pthread_mutex_destroy(&v->login);
 	free(v);
 }
 
@@ -378,8 +393,16 @@ struct node *volume_node(struct volume *v, unsigned number)
 
 int volume_add(struct volume *v, struct node *n)
 {
-	int err = 0;
+	/* It was opened before, and others may hold since. */
+	pthread_mutex_lock(&v->login);
+	struct creds *creds = volume_creds(v);
+	int err = node_login(n, creds);
 
+	creds_unref(creds);
+	if (err) {
+		pthread_mutex_unlock(&v->login);
+		return err;
+	}
 	pthread_mutex_lock(&v->lock);
 	size_t cnt = volume_nodes(v);
 	if (v->stopping)
@@ -395,6 +418,7 @@ int volume_add(struct volume *v, struct node *n)
 		atomic_store(&v->node_cnt, cnt + 1);
 	}
 	pthread_mutex_unlock(&v->lock);
+	pthread_mutex_unlock(&v->login);
 	if (!err)
 		node_changed(n, v);
 	return err;

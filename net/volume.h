@@ -58,6 +58,7 @@ struct volume {
 	pthread_t watch;
 	bool watching;
 	struct node_wait watch_wait; /* also how the watcher is woken */
+	pthread_mutex_t login;	     /* other credentials, one at a time; before lock */
 	pthread_mutex_t lock;	     /* of all below */
 	pthread_cond_t known; /* readable nodes changed, or `verified` */
 	bool verified;	      /* volume_verify ended once: what is down now is down */
@@ -101,6 +102,11 @@ int volume_verify(struct volume *v, int64_t deadline_ms);
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
 /* For nodes that are opened from now on; takes a reference. */
 void volume_set_creds(struct volume *v, struct creds *creds);
+/*
+ * The same, and for the nodes that are open, which are tried anew.  0 or -ENOMEM: some have
+ * them then.
+ */
+int volume_login(struct volume *v, struct creds *creds);
 struct creds *volume_creds(struct volume *v); /* with a reference; may be NULL */
 bool volume_known(struct volume *v); /* that first verification has ended */
 /*

@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 hf --version | grep -q '^holdfast ' || fail "--version"
 hf --help >/dev/null || fail "--help"
-for c in create mount umount status sync recover node scrub repair fsck kit; do
+for c in create mount umount status sync recover node credentials scrub repair fsck kit; do
 	hf $c --help | grep -q -i usage || fail "$c --help"
 done
 hf >/dev/null || fail "no command: the list"

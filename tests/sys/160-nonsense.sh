@@ -14,7 +14,7 @@ refused() {
 }
 
 # Arguments.
-for c in create mount umount status sync recover node scrub repair fsck kit; do
+for c in create mount umount status sync recover node credentials scrub repair fsck kit; do
 	no 2 hf $c --bogus
 	no 2 hf $c a b c d e
 	no 2 hf $c -Z

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # S3 over https with an authority of the test's own, the bucket before the host (style=virtual)
 # and in the path: who does not trust the authority, or the name, is refused; then a drive of
-# both styles, data deleted, recovery from the kit, a bucket emptied and another in its place.
+# both styles, data deleted, recovery from the kit, a bucket emptied and another in its place,
+# another secret key while it is mounted.
 . "$(dirname "$0")/lib.sh"
 . "$ROOT/tests/servers/drive.sh"
 server s ceph tls
@@ -78,5 +79,14 @@ ceph_bucket s hf-five
 ok hf node replace v node-2 "$(virtual five)" 2>/dev/null >&2
 until_status .protected 400
 [ "$(objects five s%2F)" -ge 3 ] || fail "no shards in hf-five"
+# Another secret key, given to the mounted drive.
+srv_pass[s]=another-secret-key
+server_password s "${srv_pass[s]}"
+echo new >"$M/new-key"
+until_status '[.nodes[] | select(.state == "refusing")] | length == 4'
+credentials "$W/credentials"
+ok hf credentials v "$W/credentials" >/dev/null
+until_status '[.nodes[].state] | all(. == "up" or . == "slow")'
+ok hf sync v --protected
 umount_volume
 exit 0

@@ -46,6 +46,10 @@ mount_volume
 make_tree "$M/t"
 rm -f "$M/t/sparse" # 5 TiB: what looks for secrets reads it all
 ok hf sync v --protected >/dev/null
+for i in $(seq 300); do
+	[ -n "$(find "$HOLDFAST_HOME" -size +1G)" ] || break
+	sleep 0.1
+done
 p=$(daemon_pid)
 secret() {
 	local s
@@ -87,7 +91,37 @@ printf '[b]\nusername = node\npassword = changed-at-the-server\n' >"$W/new" && c
 printf '[b]\nbearer = \n' >"$W/bad" && chmod 600 "$W/bad"
 no 1 hf mount v "$M" --credentials "$W/bad"
 mountpoint -q "$M" && fail "mounted with a bad file"
+no 1 hf credentials v "$W/new"
+says "not mounted"
 mount_volume --credentials "$W/new"
+until_status '.nodes[1].state == "up"'
+ok hf sync v --protected >/dev/null
+umount_volume
+mount_volume
+until_status '.nodes[1].state == "up"'
+# Once more, with the drive mounted.
+server_password b changed-again
+server_stop b && server_start b
+echo while >"$M/while-refusing"
+ok hf sync v >/dev/null
+until_status '.nodes[1].state == "refusing"'
+no 1 hf mount v "$W/m" --credentials "$W/new"
+says "holdfast credentials v"
+no 1 hf credentials v "$W/absent"
+no 1 hf credentials v "$W/bad"
+eq "$(hf status v --json | jq -r '.nodes[1].state')" refusing
+printf '[b]\nusername = node\npassword = changed-again\n' >"$W/new" && chmod 600 "$W/new"
+ok hf credentials v "$W/new" >"$W/out"
+secret "$W/out"
+until_status '.nodes[1].state == "up"'
+ok hf sync v --protected >/dev/null
+# The other way: what is kept is what is used, and wrong ones show at once.
+printf '[b]\nusername = node\npassword = wrong\n' >"$W/wrong-b" && chmod 600 "$W/wrong-b"
+ok hf credentials v "$W/wrong-b" >/dev/null
+echo wrong >"$M/while-wrong"
+ok hf sync v >/dev/null
+until_status '.nodes[1].state == "refusing"'
+ok hf credentials v "$W/new" >/dev/null
 until_status '.nodes[1].state == "up"'
 ok hf sync v --protected >/dev/null
 umount_volume
@@ -96,12 +130,13 @@ until_status '.nodes[1].state == "up"'
 was=$(tree "$M")
 umount_volume
 
-# The kit has the old one of b: that node is not needed; --credentials goes before the kit.
+# The kit has the old one of b: that node is not needed to find the new one, which lies on the
+# others; --credentials goes before both.
 mv "$HOLDFAST_HOME" "$W/home1"
 ok hf recover "$W/kit" v >"$W/out" 2>"$W/err"
 mount_volume
 eq "$(tree "$M")" "$was" "recovered from the kit"
-until_status '.nodes[0].state == "up" and .nodes[1].state == "refusing"'
+until_status '[.nodes[].state] == ["up","up","up","up"]'
 umount_volume
 mv "$HOLDFAST_HOME" "$W/home2"
 ok hf recover "$W/kit" v --credentials "$W/new" >"$W/out"
@@ -117,7 +152,7 @@ ok hf mount v "$M" 2>"$W/err"
 says "credentials.*damaged"
 eq "$(tree "$M")" "$was" "from what is on this machine"
 ok hf umount "$M" --now
-sed "s/${srv_pass[b]}/changed-at-the-server/" "$W/creds" >"$W/all" && chmod 600 "$W/all"
+sed "s/${srv_pass[b]}/changed-again/" "$W/creds" >"$W/all" && chmod 600 "$W/all"
 mount_volume --credentials "$W/all"
 until_status '[.nodes[].state] == ["up","up","up","up"]'
 umount_volume
