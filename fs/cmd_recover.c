@@ -363,6 +363,12 @@ static int report(const struct recover *r)
 	       r->head.node_cnt);
 	puts("The machine that had it before can publish no more.  The kit stays as it is: "
 	     "keep it.");
+	/* What was meant with a node that is drained was known to that machine alone. */
+	for (size_t i = 0; i < r->roster.node_cnt && r->has_roster; i++)
+		if (r->roster.node[i].member == NODE_DRAINING)
+			printf("node-%u is being drained, and goes on with that: if it was to be "
+			       "removed or replaced: holdfast node remove %s node-%u\n",
+			       r->roster.node[i].number, r->name, r->roster.node[i].number);
 	printf("next: holdfast mount %s DIR\n", r->name);
 	return fflush(stdout) ? EXIT_FAILED : EXIT_DONE;
 }

@@ -92,4 +92,32 @@ for a in *; do
 		mv "$W/$a" "$W/$b" "$W/n/"
 	done
 done
+
+# A replacing that is in the middle when another machine recovers the drive: it says so, the node
+# goes on being drained, and is removed when that is asked for.
+export HOLDFAST_HOME=$W/home-middle
+ok hf recover "$W/kit.txt" v >"$W/recover.out" 2>&1
+grep -q drained "$W/recover.out" && fail "a node is said to be drained: $(cat "$W/recover.out")"
+mount_volume -o repair_limit=1K
+for i in 1 2 3; do
+	head -c 1000000 /dev/urandom >"$M/more-$i"
+	ok hf sync v --protected
+done
+ok hf node replace v node-7 "dir:$W/n/12" --no-wait >/dev/null
+until_status '[.nodes[] | select(.name == "node-7") | .member] == ["draining"]'
+ok hf sync v
+tree "$M" >"$W/all"
+ok hf umount "$M" --now
+export HOLDFAST_HOME=$W/home-after
+ok hf recover "$W/kit.txt" v >"$W/recover.out" 2>&1
+grep -q "^node-7 is being drained" "$W/recover.out" || { cat "$W/recover.out"; fail "not said"; }
+mount_volume
+until_status '[.nodes[] | select(.name == "node-7") | .member] == ["drained"]' 300
+ok hf node remove v node-7 2>/dev/null >&2
+eq "$(member 7)" ""
+ok hf sync v --protected
+tree "$M" >"$W/got"
+diff "$W/all" "$W/got" >"$W/diff" || { head "$W/diff"; fail "the tree differs"; }
+umount_volume
+ok hf fsck v --nodes --deep
 exit 0
