@@ -29,7 +29,7 @@ UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c
 REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all check tests unit sys soak bench bench-net lint fmt install help clean tools
+.PHONY: all check tests unit sys soak proof bench bench-net lint fmt install help clean tools
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -86,6 +86,9 @@ sys: all tools ## run the system tests alone
 
 soak: all tools ## load and faults at random for SECS seconds (3600), then everything compared
 	$(Q)B=$(abspath $(B)) SECS=$(if $(filter command line environment,$(origin SECS)),$(SECS),3600) tests/soak/run
+
+proof: all tools ## a drive on a Ceph cluster of three OSDs, one of which is killed (10 to 20 minutes on two cores)
+	$(Q)B=$(abspath $(B)) tests/proof/three-osds.sh
 
 bench: all ## print `name value unit` lines, with the ratio to the baselines of the same run
 	$(Q)B=$(B) tests/bench/run $(T)
