@@ -200,7 +200,7 @@ static int64_t read_piece(struct ahead *a, struct inode *in, uint64_t *pos, size
 /* One segment of the file; s->part_cnt 0: there was nothing to send after all. */
 static int fill(struct ahead *a, struct sending *s)
 {
-	uint64_t pos = 0, most = ahead_low(a->p);
+	uint64_t pos = 0, most = ahead_seg(a->p);
 	int r = seg_builder_start(a->b, &s->id);
 
 	if (r)

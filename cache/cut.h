@@ -257,8 +257,8 @@ int hold_add(struct cut *c, uint64_t ino, bool *more); /* more: set when it is n
 void rate_begin(struct publisher *p);
 void rate_end(struct publisher *p, uint64_t bytes);
 uint64_t ahead_min(const struct publisher *p); /* more unpublished bytes make a file huge */
-/* What a held file may have left to send when a cut takes it; what is sent at once. */
-uint64_t ahead_low(const struct publisher *p);
+uint64_t ahead_low(const struct publisher *p); /* what it may have left when a cut takes it */
+uint64_t ahead_seg(const struct publisher *p); /* of a segment that is sent ahead */
 
 /* order.c: what fsync adds to that; _pick until *more stays as it is.  meta held. */
 struct order;

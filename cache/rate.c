@@ -8,7 +8,9 @@
 
 #define HUGE_S	   5
 #define HUGE_LEAST ((uint64_t)8 << 20) /* also while nothing is known */
-#define LOW_LEAST  ((uint64_t)4 << 20) /* smaller segments would be too many for ever */
+#define LOW_LEAST  ((uint64_t)4 << 20)
+#define SEGMENT_S  4		       /* what is on its way is lost in a crash */
+#define SEG_LEAST  ((uint64_t)4 << 20) /* smaller ones would be too many for ever */
 #define WINDOW_MS  2000
 #define WINDOW_LEN ((uint64_t)32 << 20)
 
@@ -58,4 +60,16 @@ uint64_t ahead_low(const struct publisher *p)
 	if (!p->opts.ahead_min)
 		low = HF_MAX(low, LOW_LEAST);
 	return HF_MIN(low, (uint64_t)SEG_MAX_LEN);
+}
+
+uint64_t ahead_seg(const struct publisher *p)
+{
+	uint64_t rate = p->rate;
+
+	if (p->opts.ahead_min)
+		return ahead_low(p);
+	if (!rate)
+		return SEG_MAX_LEN;
+	return HF_MIN(HF_MAX(HF_MIN(rate, HUGE_MAX) * SEGMENT_S, SEG_LEAST),
+		      (uint64_t)SEG_MAX_LEN);
 }

@@ -8,10 +8,10 @@ names=(n1 n2 n3 n4 n5 n6)
 for n in "${names[@]}"; do server $n nginx; done
 new_drive "${names[@]}"
 # 4-of-6: two thirds of it carry contents.
-opts=(-o interval=1,fsync=remote,upload_limit=4M)
+opts=(-o interval=1,fsync=remote,upload_limit=3M)
 mount_volume "${opts[@]}"
 MIB=48
-SENT=8 # segments on a node when the daemon is killed
+SENT=4 # segments on a node when the daemon is killed
 mkdir "$M/images" "$M/docs"
 echo "the image before" >"$M/images/huge"
 ok hf sync v
@@ -67,16 +67,15 @@ echo "resumed: $came segments for $MIB MiB"
 resumed=$came
 interrupted again forget
 echo "forgotten: $came segments for $MIB MiB"
-# In flight are three at most; what is small goes in with commits.
-[ "$resumed" -le $((MIB / 4 + 5)) ] || fail "what was sent is sent again"
-[ "$came" -gt $((MIB / 4 + 5)) ] || fail "the count would not show it"
+# Two are in flight when it is killed, and a third may be there: the others make the difference.
+[ "$came" -ge $((resumed + SENT - 2)) ] || fail "what was sent is sent again"
 
 # The machine burns down with half of the next image sent.
 cp "$W/image" "$W/old"
 was=$(blobs)
 image
 smalls last
-until_sent $((was + 3))
+until_sent $((was + 2))
 [ "$(unpublished)" -gt 1048576 ] || fail "the image was faster"
 kill_volume
 fresh
