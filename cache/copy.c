@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "cache/quota.h"
 
 #define COPY_BUF   ((size_t)1 << 20)
 #define COPY_BYTES ((uint64_t)16 << 20)	 /* bytes moved by one call at most */
@@ -80,6 +81,51 @@ int64_t data_seek(struct store *st, struct inode *in, uint64_t off, int whence)
 	pos = HF_MIN(pos, size);
 	/* The end of the file counts as a hole, but not as data. */
 	return pos == size && whence == SEEK_DATA ? -ENXIO : (int64_t)pos;
+}
+
+/* Bytes of [off, end) that no bytes here or on nodes are behind. */
+static int64_t holes_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end)
+{
+	uint64_t size = HF_MAX(in->size, off), n = end > size ? end - size : 0;
+
+	end = HF_MIN(end, size);
+	if (!(in->flags & INODE_LARGE))
+		return (int64_t)n;
+	int err = datafile_load_locked(st, in);
+	while (!err && off < end) {
+		struct extent e;
+		unsigned flags;
+		uint64_t stop;
+
+		ranges_at(in->spans, off, end, &flags, &stop);
+		if (!(flags & RG_HAVE)) {
+			int got = extent_at_locked(st, in->ino, off, &e);
+			if (got < 0)
+				return got;
+			if (got && e.off <= off) {
+				stop = HF_MIN(stop, e.off + e.len);
+			} else {
+				stop = got ? HF_MIN(stop, e.off) : stop;
+				n += stop - off;
+			}
+		}
+		off = stop;
+	}
+	return err ? err : (int64_t)n;
+}
+
+int data_quota(struct store *st, struct inode *in, uint64_t off, uint64_t len)
+{
+	if (!atomic_load(&st->quota))
+		return 0;
+	pthread_mutex_lock(&st->meta);
+	int err = quota_check_locked(st, len);
+	if (err) {
+		int64_t n = holes_locked(st, in, off, off + len);
+		err = n < 0 ? (int)n : quota_check_locked(st, (uint64_t)n);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return err;
 }
 
 /* --- copy_file_range --- */
@@ -204,7 +250,15 @@ static int64_t copy_io(struct store *st, struct inode *src, uint64_t src_off, st
 	len = src_off < src->size ? HF_MIN(len, src->size - src_off) : 0;
 	pthread_mutex_unlock(&st->meta);
 	while (at < len && bytes < COPY_BYTES) {
-		n = share_io(st, src, src_off + at, dst, dst_off + at, len - at, kill_priv);
+		/* What is shared counts as often as it is named. */
+		uint64_t step = HF_MIN(len - at, COPY_SHARE);
+		n = data_quota(st, dst, dst_off + at, step);
+		if (n == -EDQUOT) {
+			step = HF_MIN(step, (uint64_t)COPY_BUF);
+			n = data_quota(st, dst, dst_off + at, step);
+		}
+		if (!n)
+			n = share_io(st, src, src_off + at, dst, dst_off + at, step, kill_priv);
 		if (n < 0)
 			break;
 		if (n) {

@@ -380,7 +380,9 @@ int data_write(struct store *st, struct inode *in, const void *buf, size_t len, 
 	if (err)
 		return err;
 	pthread_rwlock_wrlock(&in->io);
-	err = data_write_io(st, in, buf, len, off, kill_priv);
+	err = data_quota(st, in, off, len);
+	if (!err)
+		err = data_write_io(st, in, buf, len, off, kill_priv);
 	pthread_rwlock_unlock(&in->io);
 	store_pressure(st);
 	return err;

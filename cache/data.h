@@ -97,6 +97,8 @@ int live_add_locked(struct store *st, uint64_t seg, int64_t delta);
 int live_delete_locked(struct store *st, sqlite3_stmt *s);
 int live_flush_locked(struct store *st);
 int live_recount_locked(struct store *st);
+/* All of them together, into st->live_bytes, which _add keeps up to date from then on. */
+int live_sum_locked(struct store *st);
 
 /*
  * Where a local segment number's bytes are; inline ones give their data. meta held.  -ESTALE:

@@ -174,6 +174,12 @@ struct account account_of(const struct inode *in);
 /* To be called after a change, with what account_of said before it. */
 void account_settle_locked(struct store *st, const struct inode *in, struct account before);
 
+/*
+ * -EDQUOT when [off, off+len), of which only what is a hole now counts, would pass the
+ * quota; st->meta is not held (copy.c).
+ */
+int data_quota(struct store *st, struct inode *in, uint64_t off, uint64_t len);
+
 /* Times, set-id bits and the dirty list after a change of contents. */
 int data_mark_locked(struct store *st, struct inode *in, bool kill_priv);
 

@@ -41,6 +41,7 @@ int live_add_locked(struct store *st, uint64_t seg, int64_t delta)
 {
 	size_t i = slot_of(seg);
 
+	st->live_bytes += delta;
 	while (st->live[i].seg && st->live[i].seg != seg)
 		i = (i + 1) & (LIVE_SLOTS - 1);
 	if (!st->live[i].seg) {
@@ -68,6 +69,21 @@ int live_delete_locked(struct store *st, sqlite3_stmt *s)
 	return r ? r : more;
 }
 
+int live_sum_locked(struct store *st)
+{
+	int r = live_flush_locked(st);
+	sqlite3_stmt *q =
+		r ? NULL : store_stmt(st, "SELECT coalesce(sum(live),0) FROM segment");
+
+	if (!q)
+		return r ? r : -EIO;
+	r = store_step(st, q);
+	if (r == 1)
+		st->live_bytes = sqlite3_column_int64(q, 0);
+	sqlite3_reset(q);
+	return r < 0 ? r : 0;
+}
+
 int live_recount_locked(struct store *st)
 {
 	int r = live_flush_locked(st);
@@ -82,5 +98,7 @@ int live_recount_locked(struct store *st)
 	      : store_stmt(st,
 			   "UPDATE segment SET live=x.n FROM (SELECT seg,sum(len) AS n FROM "
 			   "extent GROUP BY seg) x WHERE x.seg=segment.seg AND live<>x.n");
-	return r ? r : q ? store_run(st, q) : -EIO;
+	if (!r)
+		r = q ? store_run(st, q) : -EIO;
+	return r ? r : live_sum_locked(st);
 }

@@ -413,6 +413,9 @@ int data_fallocate(struct store *st, struct inode *in, int mode, uint64_t off, u
 		return -EOPNOTSUPP;
 	if (what != FALLOC_FL_PUNCH_HOLE) {
 		int err = store_space_for(st, len);
+		/* Nothing is kept for it, but what cannot be is said before. */
+		if (!err && !what)
+			err = data_quota(st, in, off, len);
 		if (err)
 			return err;
 	}

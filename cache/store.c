@@ -10,6 +10,7 @@
 #include "cache/data.h"
 #include "cache/db.h"
 #include "cache/meta.h"
+#include "cache/quota.h"
 #include "net/record.h"
 
 #define COMMIT_MS      1000
@@ -373,6 +374,8 @@ int store_open(struct store **out, const struct store_opts *o)
 	pthread_mutex_lock(&st->meta);
 	if (!err)
 		err = reap_orphans(st);
+	if (!err)
+		err = quota_open_locked(st);
 	if (!err)
 		err = db_commit_locked(st, DB_CKPT_NONE);
 	if (err) {

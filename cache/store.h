@@ -181,6 +181,8 @@ struct store {
 	uint64_t unpublished_bytes; /* dirty bytes; kept up to date by data.c */
 	uint64_t huge_bytes; /* those of files with more than HUGE_MAX of them, since the start */
 	uint64_t cached_bytes;	    /* bytes of contents on this disk */
+	_Atomic uint64_t quota;	    /* quota.c; 0: none */
+	int64_t live_bytes;	    /* sum of segment.live, counted from when there is a quota */
 	void (*dirtied)(void *arg); /* publisher's wake-up; called with meta held, cheap */
 	void *dirtied_arg;
 	/* fsync_remote: waits until the inode as it is now is published; no lock held. */

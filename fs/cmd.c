@@ -151,6 +151,29 @@ void cmd_time(int64_t ns, char out[TIME_CAP])
 		strftime(out, TIME_CAP, "%Y-%m-%dT%H:%M:%SZ", &tm);
 }
 
+bool cmd_parse_size(const char *s, uint64_t *out)
+{
+	size_t len = strlen(s);
+	char digits[32];
+	unsigned shift = 0;
+	const char *unit = "KMGT", *at;
+
+	if (!len || len >= sizeof digits)
+		return false;
+	memcpy(digits, s, len + 1);
+	char last = digits[len - 1];
+	if (last >= 'a' && last <= 'z')
+		last = (char)(last - 'a' + 'A');
+	if (last && (at = strchr(unit, last))) {
+		shift = 10 * (unsigned)(at - unit + 1);
+		digits[len - 1] = 0;
+	}
+	if (!cmd_number(digits, UINT64_MAX >> shift, out))
+		return false;
+	*out <<= shift;
+	return true;
+}
+
 void cmd_size(uint64_t bytes, char out[SIZE_CAP])
 {
 	static const char unit[] = "kMGTPE";

@@ -62,6 +62,8 @@ void cmd_progress_end(void);
 /* RFC 3339 in UTC, seconds; "" for 0. */
 #define TIME_CAP 24
 void cmd_time(int64_t ns, char out[TIME_CAP]);
+/* Digits and at most one of K, M, G, T (powers of 1024); false when it is not that. */
+bool cmd_parse_size(const char *s, uint64_t *out);
 /* 1234567 -> "1.2 MB" */
 #define SIZE_CAP 16
 void cmd_size(uint64_t bytes, char out[SIZE_CAP]);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "cache/quota.h"
 #include "fs/create.h"
 #include "fs/drive.h"
 #include "fs/making.h"
@@ -163,11 +164,13 @@ static int check_interrupt(void)
 }
 
 /* The root directory, published and on every node. */
-static int first_state(struct drive *s)
+static int first_state(struct drive *s, uint64_t quota)
 {
 	struct drive_wait w = {.protect = true, .limit_ms = FIRST_MS, .give_up = give_up};
 
 	int err = store_init_root(s->st, geteuid(), getegid(), 0755);
+	if (!err && quota)
+		err = quota_set(s->st, quota);
 	if (!err)
 		err = store_commit(s->st);
 	if (!err)
@@ -314,7 +317,7 @@ static int make(struct create *c)
 	if (!err)
 		err = put_header(c, s->vol, &d);
 	if (!err)
-		err = first_state(s);
+		err = first_state(s, c->quota);
 	if (!err)
 		err = take_floor(s, c->kit);
 	if (!err)
@@ -425,6 +428,7 @@ static int take_args(struct create *c, int argc, char **argv)
 {
 	static const struct option longs[] = {{"node", required_argument, NULL, 'n'},
 					      {"survive", required_argument, NULL, 's'},
+					      {"quota", required_argument, NULL, 'q'},
 					      {"kit", required_argument, NULL, 'k'},
 					      {"passphrase-file", required_argument, NULL, 'p'},
 					      {"no-passphrase", no_argument, NULL, 'N'},
@@ -444,6 +448,12 @@ static int take_args(struct create *c, int argc, char **argv)
 				status = cmd_usage(CMD, "--survive %s: a number of nodes",
 						   optarg);
 			c->have_survive = true;
+			break;
+		case 'q':
+			if (!cmd_parse_size(optarg, &c->quota) || !c->quota)
+				status = cmd_usage(CMD,
+						   "--quota %s: a number of bytes, such as 20G",
+						   optarg);
 			break;
 		case 'k':
 			c->kit_file = optarg;

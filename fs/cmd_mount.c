@@ -35,29 +35,6 @@ static struct mount_args defaults(void)
 		.o.fs = {.allow_other = root, .dev = root, .suid = root}};
 }
 
-static bool parse_size(const char *s, uint64_t *out)
-{
-	size_t len = strlen(s);
-	char digits[32];
-	unsigned shift = 0;
-	const char *unit = "KMGT", *at;
-
-	if (!len || len >= sizeof digits)
-		return false;
-	memcpy(digits, s, len + 1);
-	char last = digits[len - 1];
-	if (last >= 'a' && last <= 'z')
-		last = (char)(last - 'a' + 'A');
-	if (last && (at = strchr(unit, last))) {
-		shift = 10 * (unsigned)(at - unit + 1);
-		digits[len - 1] = 0;
-	}
-	if (!cmd_number(digits, UINT64_MAX >> shift, out))
-		return false;
-	*out <<= shift;
-	return true;
-}
-
 /* What mount(8) and fstab carry for themselves. */
 static bool for_others(const char *opt)
 {
@@ -143,10 +120,18 @@ static int one_option(struct mount_args *a, char *opt)
 		if (owners_parse_umask(&a->o.fs.owners, value))
 			return cmd_usage("mount", "%s: an octal number, such as 022", opt);
 	} else if (!strncmp(opt, "cache_size=", 11)) {
-		if (!parse_size(value, &a->o.cache_size) || !a->o.cache_size)
+		if (!cmd_parse_size(value, &a->o.cache_size) || !a->o.cache_size)
 			return cmd_usage("mount",
 					 "cache_size=%s: a number of bytes, such as 20G",
 					 value);
+	} else if (!strcmp(opt, "quota=none")) {
+		a->o.set_quota = true;
+		a->o.quota = 0;
+	} else if (!strncmp(opt, "quota=", 6)) {
+		a->o.set_quota = true;
+		if (!cmd_parse_size(value, &a->o.quota) || !a->o.quota)
+			return cmd_usage("mount", "%s: a number of bytes, such as 20G, or none",
+					 opt);
 	} else if (!strncmp(opt, "upload_limit=", 13)) {
 		return take_rate(opt, value, &a->o.up_limit);
 	} else if (!strncmp(opt, "download_limit=", 15)) {

@@ -28,7 +28,7 @@ struct place {
 struct create {
 	const char *name, *pass_file, *kit_file, *credentials;
 	bool no_pass, kit_needs_pass, json;
-	uint64_t survive;
+	uint64_t survive, quota; /* quota: bytes, 0: none */
 	bool have_survive;
 	char **url;
 	size_t url_cnt;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include "cache/check.h"
+#include "cache/quota.h"
 #include "fs/cmd.h"
 #include "fs/control.h"
 #include "fs/drive.h"
@@ -383,6 +384,10 @@ int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
 	err = drive_open(&d.s, cfg, keys, &so);
 	if (err)
 		return err;
+	if (o->set_quota && (err = quota_set(d.s->st, o->quota))) {
+		drive_close(d.s);
+		return log_fail(err, "the quota cannot be set: %s", strerror(-err));
+	}
 	d.s->interval_ms = o->interval_ms;
 	d.s->repair_limit = o->repair_limit;
 	d.s->scrub_limit = o->scrub_limit;

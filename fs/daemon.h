@@ -22,6 +22,8 @@ struct daemon_opts {
 	const char *pass_file;
 	const char *credentials; /* a file that replaces what is kept; NULL */
 	uint64_t cache_size;
+	uint64_t quota; /* with set_quota: the drive's from now on, 0: none */
+	bool set_quota;
 	uint64_t up_limit, down_limit; /* bytes/s to and from all servers together; 0: none */
 	uint64_t repair_limit; /* bytes/s of rebuilding and moving shards; 0: any */
 	uint64_t scrub_limit;  /* bytes/s that verifying in the background reads; 0: usual */

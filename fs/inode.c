@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 #include "cache/data.h"
+#include "cache/quota.h"
 #include "fs/acl.h"
 
 #define DAY_NS ((int64_t)86400 * 1000000000)
@@ -258,7 +259,7 @@ void fs_accessed(struct fs *fs, struct inode *in)
 }
 
 /*
- * The volume is as large as its nodes are; what can be written just now may be less, when
+ * The volume is as large as its nodes are, or as its quota says; what can be written just now may be less, when
  * this machine's disk is short: written bytes wait there for their publication.
  */
 int fs_statfs(struct fs *fs, struct statvfs *out)
@@ -276,11 +277,16 @@ int fs_statfs(struct fs *fs, struct statvfs *out)
 	if (fs->st->vol)
 		volume_space(fs->st->vol, &free, &total);
 	uint64_t here = (uint64_t)local.f_bavail * local.f_frsize;
+	uint64_t used, quota = quota_get(fs->st, &used);
 	if (total) {
 		free -= HF_MIN(free, fig.unpublished_bytes);
 	} else {
 		total = (uint64_t)local.f_blocks * local.f_frsize;
 		free = (uint64_t)local.f_bfree * local.f_frsize;
+	}
+	if (quota) {
+		total = quota;
+		free = HF_MIN(free, quota - HF_MIN(quota, used));
 	}
 	memset(out, 0, sizeof *out);
 	out->f_bsize = bs;

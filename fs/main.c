@@ -13,7 +13,7 @@
 /* clang-format off */
 static const struct command commands[] = {
 	{"create", "make a volume",
-	 "usage: holdfast create NAME [--node URL]... [--survive F] [--kit FILE]\n"
+	 "usage: holdfast create NAME [--node URL]... [--survive F] [--kit FILE] [--quota SIZE]\n"
 	 "\n"
 	 "Makes a volume of N nodes that loses nothing when any F of them are lost, and writes\n"
 	 "the recovery kit with which it can be brought back on another machine.\n"
@@ -29,6 +29,8 @@ static const struct command commands[] = {
 	 "                           one disk: no domain gets more than can be lost\n"
 	 "  --survive F              how many lost nodes to survive, 1 to N - 1\n"
 	 "                           (default: a third of them)\n"
+	 "  --quota SIZE             how many bytes of contents it may hold, as 500G; mount -o quota=\n"
+	 "                           changes it (default: what the nodes hold)\n"
 	 "  --kit FILE               where to write the kit (default: kit.txt of the volume)\n"
 	 "  --kit-needs-passphrase   the kit recovers only together with the passphrase\n"
 	 "  --passphrase-file FILE   its first line is the passphrase\n"
@@ -58,6 +60,9 @@ static const struct command commands[] = {
 	 "                           holds the old ones: recover takes --credentials too\n"
 	 "  -o OPT,...\n"
 	 "     cache_size=SIZE       local space for contents, as 20G (default: chosen by the disk)\n"
+	 "     quota=SIZE|none       from now on the drive holds no more bytes of contents than that:\n"
+	 "                           writes beyond get EDQUOT, df shows it; it stays so when it is\n"
+	 "                           mounted without this option, and after a recovery\n"
 	 "     upload_limit=RATE     bytes a second to all servers together, as 500K or 2M\n"
 	 "     download_limit=RATE   the same for what comes from them\n"
 	 "     repair_limit=RATE     bytes a second of shards that are rebuilt or moved (default: any)\n"

@@ -148,10 +148,9 @@ int fs_listxattr(struct fs *fs, const struct cred *c, uint64_t ino, struct buf *
 		return err;
 	err = meta_listxattr(fs->st, in, out);
 	fs_put(fs, in);
-	if (err || (!c->uid && !fs->opts.owners.masked))
+	if (err)
 		return err;
-	/* trusted.* is not for everybody's eyes, and lists that are not in force for nobody's.
-	 */
+	/* trusted.* is not for everybody's eyes; what is no attribute here is for nobody's. */
 	size_t to = 0;
 	for (size_t at = 0; at < out->len;) {
 		const char *name = (const char *)out->p + at;
