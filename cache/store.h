@@ -78,10 +78,11 @@ struct inode {
 	bool dirty;		/* in-memory state is newer than the row */
 	bool sync_soon;		/* renamed or linked: sync before the next commit */
 	/*
-	 * The cache file has bytes that no fdatasync covered.  Set after the pwrite, with the
-	 * size and the spans.  Only store_sync_inode clears it, before data_fsync_file, so that
-	 * a write meanwhile sets it again; `syncing` counts those calls that are under way,
-	 * `sync_gen` those that began with new bytes.
+	 * The cache file has bytes that no fdatasync covered and no row of `redo` has.  Set after
+	 * the pwrite, with the size and the spans.  redo_sync clears it when they are in rows;
+	 * store_sync_inode does before data_fsync_file, so that a write meanwhile sets it again;
+	 * `syncing` counts those calls that are under way, `sync_gen` those that began with new
+	 * bytes.
 	 */
 	bool unsynced;
 	unsigned syncing, sync_gen;
