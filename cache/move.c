@@ -23,7 +23,7 @@ int move_table_locked(struct store *st)
 	return store_fail_locked(st, -EIO, "making the table of moved shards");
 }
 
-static void say(struct publisher *p, const char *why)
+void move_say(struct publisher *p, const char *why)
 {
 	pthread_mutex_lock(&p->lock);
 	snprintf(p->move_reason, sizeof p->move_reason, "%s", why);
@@ -31,7 +31,7 @@ static void say(struct publisher *p, const char *why)
 	pthread_mutex_unlock(&p->lock);
 }
 
-static int64_t count_locked(struct store *st, const char *sql, int64_t arg)
+int64_t move_count_locked(struct store *st, const char *sql, int64_t arg)
 {
 	sqlite3_stmt *q = store_stmt(st, sql);
 	int64_t n = -EIO;
@@ -43,143 +43,6 @@ static int64_t count_locked(struct store *st, const char *sql, int64_t arg)
 		n = sqlite3_column_int64(q, 0);
 	sqlite3_reset(q);
 	return n;
-}
-
-/* --- rosters, and who is open --- */
-
-static int roster_of_rows(struct publisher *p, const struct roster *was, struct roster *out)
-{
-	struct volume *v = p->st->vol;
-	struct roster found;
-	struct node_spec *list = NULL;
-	uint64_t count = was->generation >> 16;
-	size_t cnt = 0;
-	bool there;
-
-	*out = (struct roster){0};
-	/* A database that was made anew does not know how far this machine had counted. */
-	int err = roster_find(v->node, volume_nodes(v), v->keys, p->opts.devices,
-			      p->opts.device_cnt, now_ms() + DELETE_MS, &found, &there, NULL);
-	if (!err && there)
-		count = HF_MAX(count, found.generation >> 16);
-	roster_release(&found);
-	if (!err)
-		err = member_list(p->st, &list, &cnt);
-	out->generation = (count + 1) << 16 | p->st->device;
-	for (size_t i = 0; i < cnt && !err; i++)
-		err = roster_add(out, list[i].number, list[i].member, list[i].url);
-	struct creds *creds = volume_creds(v);
-	if (!err && creds)
-		err = creds_text(creds, &out->creds);
-	creds_unref(creds);
-	member_list_free(list, cnt);
-	if (err)
-		roster_release(out);
-	return err;
-}
-
-static int put_roster(struct publisher *p)
-{
-	struct store *st = p->st;
-	struct roster was, next = {0};
-
-	pthread_mutex_lock(&st->meta);
-	bool due = member_kv_locked(st, "roster_due", 0) != 0;
-	int err = due ? member_roster_locked(st, &was) : 0;
-
-	pthread_mutex_unlock(&st->meta);
-	if (!due || err)
-		return err;
-	err = roster_of_rows(p, &was, &next);
-	if (!err)
-		err = roster_put(st->vol, &was, &next);
-	if (err == -EAGAIN)
-		say(p, "waiting for nodes: too few can be written to change the members");
-	/*
-	 * Who takes the drive over at this moment counts the members it read: either it sees this
-	 * roster when it looks again after its marker is stored, or its marker is seen here.
-	 */
-	if (!err) {
-		uint16_t by;
-
-		err = history_check(st->vol, st->device, p->opts.owner_pk, &by);
-		if (err == 1)
-			err = -ESTALE;
-	}
-	if (!err) {
-		pthread_mutex_lock(&st->meta);
-		err = member_keep_roster_locked(st, &next);
-		if (!err)
-			err = member_put_kv_locked(st, "roster_due", 0, 0);
-		pthread_mutex_unlock(&st->meta);
-		if (!err)
-			err = store_commit(st);
-		if (!err)
-			roster_trim(st->vol, was.generation);
-	}
-	roster_release(&was);
-	roster_release(&next);
-	return err;
-}
-
-static int join(struct publisher *p, const struct node_spec *s)
-{
-	struct volume *v = p->st->vol;
-	struct node *n;
-	struct creds *creds = volume_creds(v);
-	int err = node_open(&n, s->number, s->url, creds);
-
-	creds_unref(creds);
-	if (err)
-		return err;
-	node_set_member(n, s->member);
-	node_verify(n, keys_vol(v->keys), now_ms() + 5000);
-	err = volume_add(v, n);
-	if (err)
-		node_close(n);
-	return err;
-}
-
-/* The volume as the roster that is in effect has it. */
-static int open_members(struct publisher *p, bool *changed)
-{
-	struct volume *v = p->st->vol;
-	struct node_spec *list;
-	size_t cnt;
-	int err = member_list(p->st, &list, &cnt);
-
-	for (size_t i = 0; i < cnt && !err; i++) {
-		struct node *n = volume_node(v, list[i].number);
-
-		if (!n && list[i].member != NODE_GONE) {
-			err = join(p, &list[i]);
-			*changed = true;
-		} else if (n && node_member(n) != NODE_LEAVING &&
-			   node_member(n) != (enum node_member)list[i].member) {
-			node_set_member(n, list[i].member);
-			*changed = true;
-		} else if (n && node_member(n) == NODE_LEAVING && list[i].member == NODE_GONE) {
-			node_set_member(n, NODE_GONE);
-			log_info("node %s is no member any more", node_name(n));
-			*changed = true;
-		}
-	}
-	member_list_free(list, cnt);
-	return err;
-}
-
-static int members_step(struct publisher *p)
-{
-	bool changed = false;
-	int err = put_roster(p);
-
-	if (!err)
-		err = open_members(p, &changed);
-	if (changed && p->opts.members_changed)
-		p->opts.members_changed(p->opts.members_arg);
-	if (changed)
-		publish_poke(p);
-	return err;
 }
 
 /* --- moving --- */
@@ -233,7 +96,7 @@ static int round_begin(struct round *r, struct publisher *p)
 		r->work |= r->list[i].member == NODE_DRAINING || r->leave[i] || r->heir[i];
 	}
 	/*
-	 * A change may have been asked for since members_step looked: a pass over what is open
+	 * A change may have been asked for since join_step looked: a pass over what is open
 	 * now would say of a node that it has its share which has not joined.  And a pass that
 	 * is in the middle is not one for what was asked for meanwhile.
 	 */
@@ -610,7 +473,7 @@ static int delete_copies(struct publisher *p, struct old_copy *after)
 
 /* --- the end of a node --- */
 
-static int64_t shards_on(struct store *st, uint16_t number, uint64_t *bytes)
+int64_t move_shards_on(struct store *st, uint16_t number, uint64_t *bytes)
 {
 	struct usage_node u = {.number = number};
 	uint64_t below;
@@ -684,7 +547,7 @@ static int log_is_whole(struct publisher *p)
 
 /*
  * The order is that of volume.h.  Whatever stops it, the node is again what it was, and it
- * is tried again; once its row says gone, put_roster and open_members end it.
+ * is tried again; once its row says gone, join_step ends it.
  */
 static int leave(struct round *r, size_t at)
 {
@@ -715,7 +578,7 @@ static int leave(struct round *r, size_t at)
 	err = publish_now(p, false);
 	if (!err && p->crashed)
 		err = -ECANCELED;
-	int64_t left = err ? err : shards_on(st, number, NULL);
+	int64_t left = err ? err : move_shards_on(st, number, NULL);
 	if (left > 0)
 		err = -EAGAIN;
 	if (left < 0)
@@ -733,10 +596,10 @@ static int leave(struct round *r, size_t at)
 	}
 	if (err) {
 		node_set_member(n, was);
-		say(p, "waiting for nodes: the log is not on enough of the others yet");
+		move_say(p, "waiting for nodes: the log is not on enough of the others yet");
 		return err;
 	}
-	return members_step(p);
+	return join_step(p);
 }
 
 static int finish_pass(struct round *r, bool *left, bool *soon)
@@ -757,7 +620,7 @@ static int finish_pass(struct round *r, bool *left, bool *soon)
 		if (!r->leave[i] && !r->heir[i])
 			continue;
 		if (r->list[i].member != NODE_GONE && r->leave[i] != 2 &&
-		    shards_on(p->st, r->list[i].number, NULL) != 0) {
+		    move_shards_on(p->st, r->list[i].number, NULL) != 0) {
 			*left = true;
 			continue;
 		}
@@ -769,7 +632,7 @@ static int finish_pass(struct round *r, bool *left, bool *soon)
 	}
 	if (r->failed) {
 		*left = true;
-		say(p, "waiting for nodes: some shards have no place to go to, or cannot be had");
+		move_say(p, "waiting for nodes: some shards have no place to go to, or cannot be had");
 	}
 	return err;
 }
@@ -782,7 +645,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	int more = 0;
 
 	*left = *soon = false;
-	int err = members_step(p);
+	int err = join_step(p);
 	if (err) {
 		*left = true;
 		return err == -EAGAIN ? 0 : err;
@@ -816,7 +679,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 		if (!err && !*soon && !waits) {
 			r.failed = p->move_failed;
 			p->move_seg = p->move_failed = 0;
-			say(p, "");
+			move_say(p, "");
 			err = drop_condemned(&r);
 			if (!err)
 				err = finish_pass(&r, left, soon);
@@ -826,7 +689,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	if (err)
 		return err;
 	pthread_mutex_lock(&p->st->meta);
-	int64_t old = count_locked(p->st, "SELECT count(*) FROM moved WHERE chg>?1",
+	int64_t old = move_count_locked(p->st, "SELECT count(*) FROM moved WHERE chg>?1",
 				   (int64_t)p->st->published);
 	pthread_mutex_unlock(&p->st->meta);
 	/* Old copies go when a commit says where the new ones are. */
@@ -836,7 +699,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	while (!err && (err = delete_copies(p, &after)) == 1)
 		;
 	pthread_mutex_lock(&p->st->meta);
-	old = count_locked(p->st, "SELECT count(*) FROM moved WHERE chg>=?1", 0);
+	old = move_count_locked(p->st, "SELECT count(*) FROM moved WHERE chg>=?1", 0);
 	pthread_mutex_unlock(&p->st->meta);
 	*left |= old > 0;
 	pthread_mutex_lock(&p->lock);
@@ -844,335 +707,4 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	pthread_cond_broadcast(&p->cond);
 	pthread_mutex_unlock(&p->lock);
 	return err;
-}
-
-/* --- what commands ask for --- */
-
-static int known(struct publisher *p, uint16_t number, struct node_spec **list, size_t *cnt,
-		 size_t *at)
-{
-	int err = member_list(p->st, list, cnt);
-
-	if (err)
-		return log_fail(err, "the members cannot be read: %s", strerror(-err));
-	for (*at = 0; *at < *cnt; (*at)++)
-		if ((*list)[*at].number == number && (*list)[*at].member != NODE_GONE)
-			return 0;
-	return log_fail(-ENOENT, "node-%u is no node of this volume: see holdfast node list",
-			number);
-}
-
-/* Without `but`, could new segments have all their shards?  (A heir takes its place.) */
-static int check_room(struct publisher *p, uint16_t but, const char *verb)
-{
-	struct volume *v = p->st->vol;
-	size_t all = volume_nodes(v), cnt = 0;
-	struct place_node *pn = calloc(HF_MAX(all, (size_t)1), sizeof *pn);
-
-	if (!pn)
-		return log_fail(-ENOMEM, "out of memory");
-	for (size_t i = 0; i < all; i++)
-		if (node_member(v->node[i]) == NODE_MEMBER && node_number(v->node[i]) != but)
-			pn[cnt++] = (struct place_node){.node = node_number(v->node[i]),
-							.weight = 1,
-							.domain = node_domain(v->node[i]),
-							.usable = true};
-	int err = place_check(pn, cnt, v->k, v->m);
-	free(pn);
-	if (!err)
-		return 0;
-	char why[256];
-	snprintf(why, sizeof why, "%s", log_last());
-	return log_fail(-EBUSY,
-			"node-%u cannot be %s: the drive would promise less than it does (%s): "
-			"replace it (holdfast node replace), or add a node first (holdfast node add)",
-			but, verb, why);
-}
-
-/* The members as they are now count as a roster, so that the next one knows what was. */
-static int begin_change_locked(struct store *st)
-{
-	struct roster r = {0};
-	struct node_spec *list = NULL;
-	size_t cnt = 0;
-	int err = member_roster_locked(st, &r);
-
-	/* One at a time: each roster follows from one that took effect. */
-	if (member_kv_locked(st, "roster_due", 0)) {
-		roster_release(&r);
-		return log_fail(-EBUSY, "another change of the nodes is under way and waits for "
-					"enough of them: see holdfast node list");
-	}
-	if (err == -ENOENT) {
-		err = member_list_locked(st, &list, &cnt);
-		for (size_t i = 0; i < cnt && !err; i++)
-			err = roster_add(&r, list[i].number, list[i].member, list[i].url);
-		if (!err)
-			err = member_keep_roster_locked(st, &r);
-		member_list_free(list, cnt);
-	}
-	roster_release(&r);
-	return err ? err : member_put_kv_locked(st, "roster_due", 0, 1);
-}
-
-static int changed(struct publisher *p, int err)
-{
-	if (!err)
-		err = store_commit(p->st);
-	if (err == -EBUSY)
-		return err;
-	if (err)
-		return log_fail(err, "the database cannot be written: %s", strerror(-err));
-	publish_touch(p);
-	publish_poke(p);
-	return 0;
-}
-
-int move_number(struct publisher *p, uint16_t *out)
-{
-	struct node_spec *list;
-	size_t cnt;
-	int err = member_list(p->st, &list, &cnt);
-
-	*out = 0;
-	if (!err)
-		*out = cnt ? (uint16_t)(list[cnt - 1].number + 1) : 1;
-	member_list_free(list, cnt);
-	if (!err && (*out >= NODE_NONE || cnt >= VOLUME_NODES_MAX))
-		err = -ENOSPC;
-	return err ? log_fail(err, "there is no number for another node: %s", strerror(-err)) : 0;
-}
-
-int64_t move_find(struct store *st, const char *what)
-{
-	struct node_spec *list;
-	char canon[NODE_URL_CAP], name[32];
-	int64_t number = -ENOENT;
-	size_t cnt;
-	int err = member_list(st, &list, &cnt);
-
-	if (err)
-		return log_fail(err, "the members cannot be read: %s", strerror(-err));
-	if (!strchr(what, ':') || node_check_url(what, canon))
-		canon[0] = 0;
-	for (size_t i = 0; i < cnt; i++) {
-		snprintf(name, sizeof name, "node-%u", list[i].number);
-		if (list[i].member != NODE_GONE &&
-		    (!strcmp(what, name) || !strcmp(what, name + 5) ||
-		     !strcmp(what, list[i].url) || (*canon && !strcmp(canon, list[i].url))))
-			number = list[i].number;
-	}
-	member_list_free(list, cnt);
-	if (number < 0)
-		log_fail(-ENOENT, "%s is no node of this volume: see holdfast node list", what);
-	return number;
-}
-
-int move_add(struct publisher *p, uint16_t number, const char *url, bool rebalance)
-{
-	struct store *st = p->st;
-
-	pthread_mutex_lock(&st->meta);
-	int err = begin_change_locked(st);
-	if (!err)
-		err = member_set_locked(st, number, url, NODE_MEMBER);
-	if (!err && rebalance)
-		err = member_put_kv_locked(st, "rebalance", 0,
-					   member_kv_locked(st, "rebalance", 0) + 1);
-	pthread_mutex_unlock(&st->meta);
-	return changed(p, err);
-}
-
-int move_creds(struct publisher *p)
-{
-	struct store *st = p->st;
-
-	pthread_mutex_lock(&st->meta);
-	int err = begin_change_locked(st);
-	pthread_mutex_unlock(&st->meta);
-	return changed(p, err);
-}
-
-int move_drain(struct publisher *p, uint16_t number)
-{
-	struct store *st = p->st;
-	struct node_spec *list;
-	size_t cnt, at;
-	int err = known(p, number, &list, &cnt, &at);
-	bool already = !err && list[at].member == NODE_DRAINING;
-
-	member_list_free(list, cnt);
-	if (err || already)
-		return err;
-	err = check_room(p, number, "drained");
-	if (err)
-		return err;
-	pthread_mutex_lock(&st->meta);
-	err = begin_change_locked(st);
-	if (!err)
-		err = member_set_locked(st, number, NULL, NODE_DRAINING);
-	pthread_mutex_unlock(&st->meta);
-	return changed(p, err);
-}
-
-/* Segments that would have fewer than k shards on nodes that can be read without this one. */
-static int64_t would_lose(struct publisher *p, uint16_t number)
-{
-	struct store *st = p->st;
-	struct volume *v = st->vol;
-	bool *up = calloc(0x10000, sizeof *up);
-	int64_t lost = 0;
-	int more = 0;
-
-	if (!up)
-		return -ENOMEM;
-	for (size_t i = 0, all = volume_nodes(v); i < all; i++)
-		up[node_number(v->node[i])] = node_number(v->node[i]) != number &&
-					      node_readable(v->node[i]);
-	pthread_mutex_lock(&st->meta);
-	sqlite3_stmt *q = store_stmt(st, "SELECT nodes,k,count(*) FROM segment WHERE kind IN (1,2,5) "
-					 "GROUP BY nodes,k");
-	while (q && (more = store_step(st, q)) == 1) {
-		const uint8_t *nodes = sqlite3_column_blob(q, 0);
-		int len = sqlite3_column_bytes(q, 0) / 2, have = 0;
-
-		for (int i = 0; i < len; i++)
-			have += up[get_le16(nodes + 2 * i)];
-		if (have < sqlite3_column_int(q, 1))
-			lost += sqlite3_column_int64(q, 2);
-	}
-	if (q)
-		sqlite3_reset(q);
-	pthread_mutex_unlock(&st->meta);
-	free(up);
-	return !q ? -EIO : more < 0 ? more : lost;
-}
-
-static int check_lost(struct publisher *p, uint16_t number)
-{
-	struct node *n = volume_node(p->st->vol, number);
-
-	if (n && node_readable(n))
-		return log_fail(-EBUSY,
-				"node-%u answers, so it is not lost: drain it (holdfast node drain), "
-				"then remove it",
-				number);
-	int64_t lose = would_lose(p, number);
-	if (lose < 0)
-		return log_fail((int)lose, "the segments cannot be counted: %s",
-				strerror((int)-lose));
-	if (lose)
-		return log_fail(-EBUSY,
-				"without node-%u %lld segments cannot be read from the nodes that "
-				"answer now: attach the other nodes first",
-				number, (long long)lose);
-	return 0;
-}
-
-int move_remove(struct publisher *p, uint16_t number, bool lost)
-{
-	struct store *st = p->st;
-	struct node_spec *list;
-	size_t cnt, at;
-	uint64_t bytes;
-	int err = known(p, number, &list, &cnt, &at);
-	bool draining = !err && list[at].member == NODE_DRAINING;
-
-	member_list_free(list, cnt);
-	/* With a heir it goes by itself. */
-	if (err)
-		return err;
-	err = check_room(p, number, "removed");
-	if (!err && lost)
-		err = check_lost(p, number);
-	int64_t on = err || lost ? 0 : shards_on(st, number, &bytes);
-	if (on < 0)
-		return log_fail((int)on, "the shards cannot be counted");
-	if (on)
-		err = log_fail(-EBUSY,
-			       "node-%u holds %lld shards (%.1f MB): drain it first (holdfast "
-			       "node drain), or replace it (holdfast node replace); if it is gone "
-			       "for good: --lost",
-			       number, (long long)on, (double)bytes / 1e6);
-	if (err)
-		return err;
-	pthread_mutex_lock(&st->meta);
-	err = begin_change_locked(st);
-	/* No new shards while it is on its way out. */
-	if (!err && !draining)
-		err = member_set_locked(st, number, NULL, NODE_DRAINING);
-	if (!err)
-		err = member_put_kv_locked(st, "leave", number, lost ? 2 : 1);
-	pthread_mutex_unlock(&st->meta);
-	return changed(p, err);
-}
-
-int move_replace(struct publisher *p, uint16_t old, uint16_t heir, const char *url)
-{
-	struct store *st = p->st;
-	struct node_spec *list;
-	size_t cnt, at;
-	int err = known(p, old, &list, &cnt, &at);
-
-	member_list_free(list, cnt);
-	if (err)
-		return err;
-	pthread_mutex_lock(&st->meta);
-	err = begin_change_locked(st);
-	if (!err)
-		err = member_set_locked(st, heir, url, NODE_MEMBER);
-	if (!err)
-		err = member_set_locked(st, old, NULL, NODE_DRAINING);
-	if (!err)
-		err = member_put_kv_locked(st, "heir", old, heir);
-	pthread_mutex_unlock(&st->meta);
-	return changed(p, err);
-}
-
-int move_get(struct publisher *p, uint16_t number, struct move_status *out)
-{
-	struct store *st = p->st;
-	struct node_spec *list;
-	size_t cnt;
-
-	*out = (struct move_status){0};
-	int64_t on = shards_on(st, number, &out->bytes);
-	int err = on < 0 ? (int)on : member_list(st, &list, &cnt);
-	if (err)
-		return log_fail(err, "the members cannot be read: %s", strerror(-err));
-	out->shards = (uint64_t)on;
-	for (size_t i = 0; i < cnt; i++)
-		if (list[i].number == number)
-			out->member = list[i].member;
-	member_list_free(list, cnt);
-	struct node *n = volume_node(st->vol, number);
-
-	pthread_mutex_lock(&st->meta);
-	out->joined = !member_kv_locked(st, "roster_due", 0) &&
-		      (out->member == NODE_GONE
-			       ? !n || node_member(n) == NODE_GONE
-			       : n && node_member(n) == (enum node_member)out->member);
-	out->leaving = member_kv_locked(st, "leave", number) ||
-		       member_kv_locked(st, "heir", number);
-	out->rebalancing = member_kv_locked(st, "rebalance", 0) != 0;
-	int64_t old = count_locked(st, "SELECT count(*) FROM moved WHERE node=?1", number);
-	pthread_mutex_unlock(&st->meta);
-	out->old_copies = old > 0 ? (uint64_t)old : 0;
-	pthread_mutex_lock(&p->lock);
-	memcpy(out->reason, p->move_reason, sizeof out->reason);
-	pthread_mutex_unlock(&p->lock);
-	return 0;
-}
-
-void move_wait(struct publisher *p, int64_t ms)
-{
-	int64_t until = now_ms() + ms;
-	struct timespec ts = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
-
-	pthread_mutex_lock(&p->lock);
-	uint64_t rounds = p->move_rounds;
-	while (!p->stopping && !p->stopped && p->move_rounds == rounds &&
-	       pthread_cond_timedwait(&p->cond, &p->lock, &ts) != ETIMEDOUT)
-		;
-	pthread_mutex_unlock(&p->lock);
 }

@@ -60,6 +60,15 @@ void move_wait(struct publisher *p, int64_t ms);
 
 /* --- for the mend thread, and who makes a database --- */
 
+/* The next roster takes effect, or what it waits for is said. */
+int join_step(struct publisher *p);
+/* What is waited for, "" when nothing. */
+void move_say(struct publisher *p, const char *why);
+/* Shards on a node, or -errno; *bytes may be NULL. */
+int64_t move_shards_on(struct store *st, uint16_t number, uint64_t *bytes);
+/* The number that a query with one argument gives.  meta held. */
+int64_t move_count_locked(struct store *st, const char *sql, int64_t arg);
+
 /* One slice: *left, there is more to do; *soon, without waiting for anything. */
 int move_round(struct publisher *p, bool *left, bool *soon);
 /* The table `moved`, in a database that was made before there was one.  meta held. */

@@ -214,7 +214,7 @@ int recover_put_roster(struct recover *r, struct volume *v)
 	size_t cnt = 0;
 	int err = answered ? devices_of(r, &dev) : log_fail(-ENOMEM, "out of memory");
 
-	/* Asked again after our markers are stored: see put_roster in cache/move.c. */
+	/* Asked again after our markers are stored: see put_roster in cache/join.c. */
 	if (!err)
 		err = roster_find(v->node, view.cnt, v->keys, dev, r->head.device_cnt,
 				  now_ms() + NODE_MS, &now, &found, answered);
