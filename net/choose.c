@@ -14,8 +14,6 @@
 #define REST_CNT      3
 #define REST_SOON_MS  300
 #define GRACE_MIN_MS  500
-#define MUTE_MS	      5000
-#define MUTE_CAP_MS   60000
 #define GRACE_TIMES   2
 
 static unsigned bits(uint32_t mask)
@@ -95,16 +93,10 @@ void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t
 
 	p->out -= p->out > 0;
 	p->out_bytes -= HF_MIN(p->out_bytes, (uint64_t)len);
-	if (how == PACE_CAME) {
-		p->mutes = 0;
-		p->mute_ms = 0;
-	} else if (how == PACE_LATE && len < RATE_LEN) {
-		/* Once is what a way that varies looks like. */
-		p->mutes = HF_MIN(p->mutes + 1, 8u);
-		if (p->mutes > 1)
-			p->mute_ms = now + HF_MIN((int64_t)MUTE_MS << (p->mutes - 2),
-						  (int64_t)MUTE_CAP_MS);
-	}
+	if (how == PACE_CAME)
+		p->lates = 0;
+	else if (how == PACE_LATE && len < RATE_LEN)
+		p->lates += p->lates < UINT32_MAX;
 	if (how == PACE_CAME && len < RATE_LEN) {
 		put_over(p, now - begun - (int64_t)((ahead + len) / rate_now(p, &none, now)));
 	} else if (how == PACE_CAME) {
@@ -137,18 +129,6 @@ struct pace_guess pace_guess(const struct pace p[], size_t cnt)
 				   rates ? quantile(rate, rates, 50) : GUESS_RATE};
 }
 
-bool pace_mute(const struct pace *p, int64_t now)
-{
-	return now < p->mute_ms;
-}
-
-bool pace_silent(const struct pace *p, const struct pace_guess *g, int64_t ms)
-{
-	int64_t usual = over(p, g, 50);
-
-	return ms > usual + usual / 2 + LATE_MIN_MS;
-}
-
 int64_t pace_expect_ms(const struct pace *p, const struct pace_guess *g, size_t len,
 		       int64_t now)
 {
@@ -157,16 +137,18 @@ int64_t pace_expect_ms(const struct pace *p, const struct pace_guess *g, size_t 
 
 int64_t pace_late_ms(const struct pace *p, const struct pace_guess *g, size_t len, int64_t now)
 {
-	int64_t late = over(p, g, 95);
+	int64_t late = over(p, g, 95), usual = over(p, g, 50);
 
 	/* With little history the largest of it is not yet what is late. */
 	if (p->cnt < 8)
 		late += late / 2;
+	if (p->lates)
+		late = HF_MIN(late, usual + usual / 2 + LATE_MIN_MS);
 	late = HF_MIN(HF_MAX(late + late / 8, (int64_t)LATE_MIN_MS), (int64_t)LATE_MAX_MS);
 	uint64_t bytes = (p->out_bytes + len) / rate_now(p, g, now);
 	/* The first bulk over a link takes some ways more, while TCP learns what it carries. */
 	if (!p->busy_ms && len >= RATE_LEN)
-		late += SLOW_START * over(p, g, 50);
+		late += SLOW_START * usual;
 	return late + 2 * (int64_t)bytes;
 }
 
@@ -198,8 +180,7 @@ static uint32_t take(const struct choice *c, uint32_t from, unsigned cnt, int64_
 
 	*end_ms = 0;
 	for (int slow_too = 0; slow_too <= 1; slow_too++) {
-		uint32_t slow = c->avoid | c->mute;
-		uint32_t left = slow_too ? from & slow : from & ~slow;
+		uint32_t left = slow_too ? from & c->avoid : from & ~c->avoid;
 		while (bits(got) < cnt && left) {
 			unsigned i = best(c, left);
 			left &= ~(1u << i);
@@ -224,9 +205,6 @@ uint32_t choose_start(const struct choice *c)
 		return c->want;
 	if (bits(c->want) >= c->k)
 		return any;
-	/* Whoever was late may be again: the others are not asked only when that is seen. */
-	if (c->want & c->mute)
-		return any | c->want;
 	/* More requests than needed only where they gain much. */
 	return want_ms > 2 * any_ms + LATE_MIN_MS ? any | c->want : c->want;
 }

@@ -33,8 +33,7 @@ struct pace {
 	int64_t last_ms; /* something came, or the first of those under way was sent */
 	int64_t seen_ms; /* the rate was seen */
 	bool lags;	 /* when it last had a part in a write, the others did not wait for it */
-	int64_t mute_ms; /* until then a small read does not wait for it alone */
-	unsigned mutes;	 /* late in a row, with no answer between */
+	unsigned lates;	 /* small reads in a row that were late, with no answer between */
 };
 
 /* What to believe of a node of which nothing is known: what the others are like. */
@@ -56,14 +55,13 @@ void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t
 	      enum pace_end how);
 /* The guess for nodes without a history: the median of those that have one. */
 struct pace_guess pace_guess(const struct pace p[], size_t cnt);
-/* It did not answer the last small requests in time: no other waits for it alone now. */
-bool pace_mute(const struct pace *p, int64_t now);
-/* Of a node that is mute: whether having no answer after so long counts as late again. */
-bool pace_silent(const struct pace *p, const struct pace_guess *g, int64_t ms);
 /* How long a request of len bytes that is sent now will take. */
 int64_t pace_expect_ms(const struct pace *p, const struct pace_guess *g, size_t len,
 		       int64_t now);
-/* After how long it is late. */
+/*
+ * After how long it is late.  Sooner when it was late the last time: one that hangs is found
+ * out by a few reads, and these shall not all wait for as long as an answer ever took.
+ */
 int64_t pace_late_ms(const struct pace *p, const struct pace_guess *g, size_t len, int64_t now);
 
 /* One window: masks of shards, bit i is shard i. */
@@ -72,7 +70,6 @@ struct choice {
 	uint32_t want;	/* needed in the end */
 	uint32_t can;	/* may be asked now: not asked yet, on a node worth a read */
 	uint32_t avoid; /* of these the ones to ask only when no other is left: slow nodes */
-	uint32_t mute;	/* of these the ones that are not waited for alone (pace_mute) */
 	uint32_t asked, good, failed, late;
 	int64_t expect_ms[EC_MAX]; /* of those that can be asked */
 	int64_t code_ms;	   /* what rebuilding one shard costs here */

@@ -78,31 +78,18 @@ void paces_end(struct paces *ps, struct node *n, size_t len, uint64_t ahead, int
 }
 
 void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,
-		  int64_t expect_ms[], uint32_t *mute)
+		  int64_t expect_ms[])
 {
 	int64_t now = now_ms();
 
-	*mute = 0;
 	pthread_mutex_lock(&ps->lock);
 	struct pace_guess g = pace_guess(ps->p, ps->cnt);
 	for (unsigned i = 0; i < cnt; i++) {
 		struct pace *p = n[i] ? pace_locked(ps, n[i]) : NULL;
-		if (!p)
-			continue;
-		expect_ms[i] = pace_expect_ms(p, &g, len, now);
-		*mute |= (uint32_t)pace_mute(p, now) << i;
+		if (p)
+			expect_ms[i] = pace_expect_ms(p, &g, len, now);
 	}
 	pthread_mutex_unlock(&ps->lock);
-}
-
-bool paces_silent(struct paces *ps, struct node *n, int64_t ms)
-{
-	pthread_mutex_lock(&ps->lock);
-	struct pace_guess g = pace_guess(ps->p, ps->cnt);
-	struct pace *p = pace_locked(ps, n);
-	bool silent = p && pace_silent(p, &g, ms);
-	pthread_mutex_unlock(&ps->lock);
-	return silent;
 }
 
 uint64_t paces_rate(struct paces *ps, struct node *const n[], size_t cnt, int64_t *over_ms)

@@ -22,14 +22,10 @@ void paces_free(struct paces *ps); /* NULL allowed */
 uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late_ms);
 void paces_end(struct paces *ps, struct node *n, size_t len, uint64_t ahead, int64_t begun_ms,
 	       int64_t end_ms, enum pace_end how);
-/*
- * How long a read of len bytes would take now, for each of cnt nodes (32 at most); NULL ones
- * are left out.  *mute: bit i when node i is (pace_mute).
+/* How long a read of len bytes would take now, for each of cnt nodes; NULL ones are left out.
  */
 void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,
-		  int64_t expect_ms[], uint32_t *mute);
-/* The node, which is mute, is so still: it had ms for a small answer. */
-bool paces_silent(struct paces *ps, struct node *n, int64_t ms);
+		  int64_t expect_ms[]);
 /*
  * Of all the nodes that can be read together: bytes in a millisecond.  *over_ms (may be NULL):
  * what an answer of one takes beyond its bytes, the median.

@@ -162,7 +162,7 @@ static void survey(struct fetch *f, const struct window *w, struct choice *c,
 		if (!trusted || node_state(n) == NODE_SLOW)
 			c->avoid |= 1u << i;
 	}
-	paces_expect(gather_paces(f->v), node, c->n, window_len(f, w), c->expect_ms, &c->mute);
+	paces_expect(gather_paces(f->v), node, c->n, window_len(f, w), c->expect_ms);
 }
 
 static int ask_these(struct fetch *f, struct window *w, uint32_t mask,
@@ -197,8 +197,6 @@ static int start(struct fetch *f, struct window *w)
 	w->started = true;
 	f->active++;
 	survey(f, w, &c, node);
-	/* A whole segment takes the K best anyway. */
-	w->mute = bits(w->want) < f->r->g.k ? c.mute : 0;
 	int err = ask_these(f, w, choose_start(&c), node);
 	return err ? err : ask_more(f, w);
 }
@@ -242,13 +240,9 @@ static void finish(struct fetch *f, struct window *w)
 		if (!(w->asked & bit) || (w->good & bit) || (w->failed & bit))
 			continue;
 		struct node *n = w->io[i]->node;
-		int64_t now = now_ms();
-		bool late = (w->late & bit) ||
-			    ((w->mute & bit) &&
-			     paces_silent(gather_paces(f->v), n, now - w->io[i]->start_ms));
-		if (late)
+		if (w->late & bit)
 			node_late(n);
-		unpace(f, w, i, now, late ? PACE_LATE : PACE_QUIET);
+		unpace(f, w, i, now_ms(), w->late & bit ? PACE_LATE : PACE_QUIET);
 		node_cancel(w->io[i]);
 		w->io[i] = NULL;
 	}

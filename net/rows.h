@@ -24,7 +24,6 @@ struct window {
 	uint32_t want; /* bit i: shard i; the rest are masks of the same kind */
 	uint32_t asked, good, failed, late;
 	uint32_t paced; /* begun in the paces, and not ended there */
-	uint32_t mute;	/* on nodes that were mute when it began */
 	bool started, done;
 	int64_t due_ms[EC_MAX];	    /* when an asked one becomes late */
 	int why[EC_MAX];	    /* the error, where failed */
