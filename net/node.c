@@ -393,6 +393,9 @@ void node_late(struct node *n)
 	health_late(&n->health);
 	if (n->health.state != before)
 		snprintf(n->error, sizeof n->error, "answers late");
+	/* Once may be all that is asked of it: others are asked from then on. */
+	else if (before == NODE_UP && !n->error[0])
+		snprintf(n->error, sizeof n->error, "an answer came late, or not at all");
 	unlock_and_tell(n, before);
 }
 
