@@ -349,7 +349,12 @@ void node_account(struct node *n, const struct node_io *io)
 	} else if (io->err == 0 || io->err == -ENOENT) {
 		health_ok(&n->health, took, io->got, io->op == NODE_PUT && !io->err, io->end_ms);
 		n->ok_ns = realtime_ns();
+		if (n->once_late && n->health.state == NODE_UP && io->op == NODE_GET && io->got) {
+			n->error[0] = 0;
+			n->once_late = false;
+		}
 	} else {
+		n->once_late = false;
 		snprintf(n->error, sizeof n->error, "%s %s: %s", word[io->op], io->name,
 			 reason(io->err, io->why));
 		health_fail(&n->health, io->err, io->op == NODE_PUT, n->free_bytes,
@@ -391,11 +396,14 @@ void node_late(struct node *n)
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
 	health_late(&n->health);
-	if (n->health.state != before)
+	if (n->health.state != before) {
 		snprintf(n->error, sizeof n->error, "answers late");
-	/* Once may be all that is asked of it: others are asked from then on. */
-	else if (before == NODE_UP && !n->error[0])
+		n->once_late = false;
+	} else if (before == NODE_UP && !n->error[0]) {
+		/* Once may be all that is asked of it: others are asked from then on. */
 		snprintf(n->error, sizeof n->error, "an answer came late, or not at all");
+		n->once_late = true;
+	}
 	unlock_and_tell(n, before);
 }
 

@@ -63,6 +63,7 @@ struct node {
 	int64_t gone_ms;  /* when it last stopped serving reads; 0: not since it was opened */
 	int64_t shown_ms; /* when the latest verification began that found the marker */
 	char error[256];
+	bool once_late; /* that is what error says, until the next answer in time */
 	int64_t ok_ns;
 	uint64_t free_bytes, total_bytes, medium;
 	void (*change)(struct node *n, void *arg);
