@@ -119,6 +119,8 @@ install: all ## install below $(PREFIX)
 	install -D -m 755 $(B)/holdfast $(DESTDIR)$(PREFIX)/bin/holdfast
 	mkdir -p $(DESTDIR)$(PREFIX)/sbin
 	ln -sf ../bin/holdfast $(DESTDIR)$(PREFIX)/sbin/mount.fuse.holdfast
+	mkdir -p $(DESTDIR)$(PREFIX)/lib/systemd/user
+	sed 's|@PREFIX@|$(PREFIX)|' scripts/holdfast@.service >$(DESTDIR)$(PREFIX)/lib/systemd/user/holdfast@.service
 
 clean: ## remove everything built
 	rm -rf build

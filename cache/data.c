@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include "net/giveup.h"
 
 #define CACHE_MIN ((uint64_t)1 << 30)
 #define FD_MAX	  512u
@@ -131,9 +132,16 @@ static int wait_busy_locked(struct store *st, uint64_t ino, uint64_t off, int64_
 			ts.tv_sec++;
 			ts.tv_nsec -= 1000000000;
 		}
-		pthread_cond_timedwait(&d->busy_cond, &st->meta, &ts);
+		pthread_mutex_unlock(&st->meta);
+		giveup_begin(&st->meta, &d->busy_cond);
+		pthread_mutex_lock(&st->meta);
+		if (!giveup_over() && fetch_busy_locked(d, ino, off, &end))
+			pthread_cond_timedwait(&d->busy_cond, &st->meta, &ts);
+		pthread_mutex_unlock(&st->meta);
+		giveup_end();
+		pthread_mutex_lock(&st->meta);
 		/* It may have come by now, though the rest of the range has not. */
-		return 0;
+		return giveup_over();
 	}
 	return 0;
 }

@@ -92,8 +92,8 @@ static int reachable(struct store *st, int64_t deadline_ms)
 	atomic_store(&st->data->read_ms, now_ms());
 	if (!st->vol)
 		return -ENODATA;
-	volume_await(st->vol, st->vol->k, deadline_ms);
-	return 0;
+	int err = volume_await(st->vol, st->vol->k, deadline_ms);
+	return err == -ENODATA ? 0 : err;
 }
 
 /* near: of a small file, whose neighbours will be read too. */

@@ -4,6 +4,7 @@
 #include "cache/cut.h"
 #include "cache/move.h"
 #include "cache/scrub.h"
+#include "net/giveup.h"
 
 #define BUSY_BYTES     ((uint64_t)64 << 20) /* in BUSY_MS */
 #define BUSY_MS	       1000
@@ -378,6 +379,7 @@ static int wait_for(struct publisher *p, struct publish_ticket *t, bool held,
 {
 	int r = 0;
 
+	giveup_begin(&p->lock, &p->cond);
 	pthread_mutex_lock(&p->lock);
 	p->want = HF_MAX(p->want, t->cut);
 	pthread_cond_broadcast(&p->cond);
@@ -397,6 +399,9 @@ static int wait_for(struct publisher *p, struct publish_ticket *t, bool held,
 		}
 		if (t->whole && p->protect_done >= t->whole)
 			break;
+		r = giveup_over();
+		if (r)
+			break;
 		if (deadline_ms == INT64_MAX)
 			pthread_cond_wait(&p->cond, &p->lock);
 		else if (wait_until(p, deadline_ms) == ETIMEDOUT)
@@ -409,6 +414,7 @@ static int wait_for(struct publisher *p, struct publish_ticket *t, bool held,
 	bool waits = p->status.reason[0] != 0;
 
 	pthread_mutex_unlock(&p->lock);
+	giveup_end();
 	if (r == -ETIMEDOUT && (waits || volume_writable(p->st->vol) < volume_members(p->st->vol)))
 		r = -EAGAIN;
 	return r;

@@ -207,8 +207,8 @@ int cmd_ping(const char *dir, pid_t *pid, json_t **answer)
 	if (err == -ETIMEDOUT && p > 0)
 		return log_fail(err,
 				"the process of the mount, %d, does not answer: is it stopped "
-				"(kill -CONT %d)? kill -9 %d loses nothing; then mount again",
-				(int)p, (int)p, (int)p);
+				"(kill -CONT %d)? umount --now ends it, and loses nothing",
+				(int)p, (int)p);
 	return err;
 }
 

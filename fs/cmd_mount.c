@@ -13,13 +13,15 @@
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/mounts.h"
+#include "fs/supervise.h"
 #include "net/url.h"
 
 #define END_WAIT_MS 90000
+#define DEAD_MAX    16 /* mounts over each other that are cleared */
 
 struct mount_args {
 	struct daemon_opts o;
-	bool foreground, fake;
+	bool foreground, fake, supervise;
 	char *options[64]; /* copies that daemon_opts points into */
 	size_t option_cnt;
 };
@@ -89,6 +91,8 @@ static int one_option(struct mount_args *a, char *opt)
 		a->o.fs.read_only = true;
 	} else if (!strcmp(opt, "rw")) {
 		a->o.fs.read_only = false;
+	} else if (!strcmp(opt, "supervise")) {
+		a->supervise = true;
 	} else if (!strcmp(opt, "noatime")) {
 		a->o.fs.noatime = true;
 	} else if (!strcmp(opt, "allow_other")) {
@@ -208,7 +212,13 @@ static int check_not_mounted(const struct config *cfg, const char *credentials)
 				  credentials ? "; holdfast credentials " : "",
 				  credentials ? cfg->name : "", credentials ? " " : "",
 				  credentials ? credentials : "");
-	if (!err && !status && pid > 0) {
+	/* Its mount has died a moment ago. */
+	if (err == -ENOENT && (pid = supervise_pid(cfg->dir)) > 0)
+		status = cmd_fail("mount",
+				  "%s is supervised by process %d, which is about to mount it "
+				  "again: wait, or holdfast umount its mount point first",
+				  cfg->name, (int)pid);
+	else if (!err && !status && pid > 0) {
 		fd = mounts_pid_open(pid);
 		control_call(cfg->dir, hurry, 10000, &ok);
 		if (fd >= 0 && mounts_wait_end(fd, END_WAIT_MS))
@@ -338,7 +348,7 @@ static int check_point(const struct config *cfg, const char *dir, char **path)
 	if (err)
 		return cmd_fail("mount", "mount point %s: %s%s", dir, strerror(-err),
 				err == -ENOENT ? ": make it first with mkdir" : "");
-	if (mounts_find(*path, name) == 1) {
+	for (int i = 0; i < DEAD_MAX && mounts_find(*path, name) == 1; i++) {
 		if (!mounts_stale(*path))
 			return cmd_fail("mount", "%s is already mounted on %s", name, *path);
 		/* The process of that mount was killed: its mount point is of no more use. */
@@ -402,7 +412,7 @@ static int background(struct config *cfg, const struct mount_args *a)
 	if (p[1] > 3)
 		close_range(3, (unsigned)p[1] - 1, 0);
 	close_range((unsigned)p[1] + 1, ~0u, 0);
-	int err = daemon_run(cfg, &a->o, p[1]);
+	int err = (a->supervise ? supervise_run : daemon_run)(cfg, &a->o, p[1]);
 	if (err) {
 		const char *why = *log_last() ? log_last() : strerror(-err);
 
@@ -438,7 +448,7 @@ static int run(struct mount_args *a, const char *name, const char *dir)
 	if (status || a->fake) {
 		config_free(cfg);
 	} else if (a->foreground) {
-		err = daemon_run(cfg, &a->o, -1);
+		err = (a->supervise ? supervise_run : daemon_run)(cfg, &a->o, -1);
 		status = err ? cmd_fail_last("mount", err) : EXIT_DONE;
 	} else {
 		status = background(cfg, a);
@@ -459,6 +469,7 @@ int cmd_mount(int argc, char **argv)
 {
 	static const struct option longs[] = {{"passphrase-file", required_argument, NULL, 'p'},
 					      {"credentials", required_argument, NULL, 'c'},
+					      {"supervise", no_argument, NULL, 's'},
 					      {NULL, 0, NULL, 0}};
 	struct mount_args a = defaults();
 	int o, status = 0;
@@ -466,6 +477,8 @@ int cmd_mount(int argc, char **argv)
 	while (!status && (o = cmd_getopt(argc, argv, "fo:", longs)) != -1) {
 		if (o == 'f')
 			a.foreground = true;
+		else if (o == 's')
+			a.supervise = true;
 		else if (o == 'p')
 			a.o.pass_file = optarg;
 		else if (o == 'c')

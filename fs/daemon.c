@@ -11,11 +11,13 @@
 #include "fs/control.h"
 #include "fs/drive.h"
 #include "fs/members.h"
+#include "fs/mounts.h"
 #include "fs/secrets.h"
 #include "net/http.h"
 
 #define VERIFY_MS    5000
 #define LAST_SYNC_MS 60000
+#define DEAD_MAX     16 /* mounts over each other that are cleared */
 
 struct daemon {
 	const struct daemon_opts *o;
@@ -198,6 +200,7 @@ static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, 
 	}
 	if (!strcmp(cmd, "hurry") || !strcmp(cmd, "stay")) {
 		d->hurry = *cmd == 'h';
+		fs_hurry(d->fs, d->hurry);
 		return json_pack("{s:b}", "ok", 1);
 	}
 	if (!d->serving)
@@ -212,6 +215,8 @@ static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, 
 		/* The caller unmounts, when this says that it loses nothing by it. */
 		if (json_is_true(json_object_get(req, "now"))) {
 			d->hurry = true;
+			/* Programs that wait for nodes would keep it in use. */
+			fs_hurry(d->fs, true);
 			return json_pack("{s:b}", "ok", 1);
 		}
 		return do_sync(&c, req, false);
@@ -262,7 +267,7 @@ static void *signal_main(void *arg)
 /* --- life --- */
 
 /* Standard streams stay with the caller's terminal until all can be said there. */
-static void detach(int ready_fd)
+void daemon_detach(int ready_fd)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -297,10 +302,29 @@ static void last_publication(struct daemon *d)
 		log_info("all is published");
 }
 
+/* Late, so that programs meet an error, not the empty directory below. */
+static int clear_dead(const char *path)
+{
+	char name[64];
+
+	for (int i = 0; i < DEAD_MAX && mounts_find(path, name) == 1; i++) {
+		if (!mounts_stale(path))
+			return log_fail(-EBUSY, "%s is mounted on %s by another process", name,
+					path);
+		int err = mounts_umount(path, true);
+		if (err)
+			return log_fail(err, "the dead mount on %s cannot be cleared: %s", path,
+					strerror(-err));
+	}
+	return 0;
+}
+
 static int serve(struct daemon *d, int ready_fd)
 {
-	int err = fs_mount(&d->fs, d->s->st, d->o->mountpoint, &d->o->fs);
+	int err = d->o->again ? clear_dead(d->o->mountpoint) : 0;
 
+	if (!err)
+		err = fs_mount(&d->fs, d->s->st, d->o->mountpoint, &d->o->fs);
 	if (err)
 		return err;
 	d->serving = true;
@@ -317,14 +341,14 @@ static int serve(struct daemon *d, int ready_fd)
 	if (err) {
 		d->serving = false;
 		fs_unmount(d->fs, true);
-		fs_free(d->fs);
 		control_stop(d->control);
+		fs_free(d->fs);
 		return err;
 	}
 	pthread_setname_np(d->signals, "hf-signal");
 	log_info("%s is mounted on %s", d->s->cfg->name, d->o->mountpoint);
 	if (ready_fd >= 0)
-		detach(ready_fd);
+		daemon_detach(ready_fd);
 
 	err = fs_loop(d->fs);
 	d->serving = false;
@@ -339,39 +363,51 @@ static int serve(struct daemon *d, int ready_fd)
 	return err;
 }
 
-int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
+int daemon_keys(const struct config *cfg, const struct daemon_opts *o, struct keys **out)
 {
-	struct daemon d = {.o = o};
-	struct store_opts so = {.cache_size = o->cache_size, .fsync_remote = o->fsync_remote};
-	char *log_path = config_file(cfg, "log");
-	struct keys *keys;
-	sigset_t set;
-
 	int err = keys_global_init();
+
+	*out = NULL;
 	if (!err)
-		err = drive_keys(cfg, o->pass_file, &keys);
-	if (!err && o->credentials) {
-		err = secrets_update(cfg, keys, o->credentials);
-		if (err)
-			keys_free(keys);
-	}
+		err = drive_keys(cfg, o->pass_file, out);
+	if (!err && o->credentials)
+		err = secrets_update(cfg, *out, o->credentials);
 	if (err) {
-		config_free(cfg);
-		free(log_path);
-		return err;
+		keys_free(*out);
+		*out = NULL;
 	}
+	return err;
+}
+
+int daemon_log(const struct config *cfg, const struct daemon_opts *o, bool background)
+{
+	char *path = config_file(cfg, "log");
+	int err = path ? 0 : -ENOMEM;
+
 	log_set_level(o->fs.debug ? LOG_LVL_DEBUG : LOG_LVL_INFO);
-	if (ready_fd >= 0) {
+	if (background) {
 		/* After the passphrase: the terminal is asked from its own session. */
 		setsid();
-		err = log_path ? log_to_file(log_path) : -ENOMEM;
+		if (!err)
+			err = log_to_file(path);
 		if (err)
-			log_fail(err, "%s cannot be written: %s", log_path ? log_path : "log",
+			log_fail(err, "%s cannot be written: %s", path ? path : "log",
 				 strerror(-err));
 	} else {
 		log_set_quiet(false);
 	}
-	free(log_path);
+	free(path);
+	return err;
+}
+
+int daemon_serve(struct config *cfg, struct keys *keys, const struct daemon_opts *o,
+		 int ready_fd)
+{
+	struct daemon d = {.o = o};
+	struct store_opts so = {.cache_size = o->cache_size, .fsync_remote = o->fsync_remote};
+	sigset_t set;
+
+	int err = daemon_log(cfg, o, ready_fd >= 0);
 	signal(SIGPIPE, SIG_IGN);
 	signal_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -403,5 +439,16 @@ int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
 	}
 	err = drive_close(d.s);
 	log_info("ended");
+	return err;
+}
+
+int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd)
+{
+	struct keys *keys;
+	int err = daemon_keys(cfg, o, &keys);
+
+	if (!err)
+		return daemon_serve(cfg, keys, o, ready_fd);
+	config_free(cfg);
 	return err;
 }

@@ -29,6 +29,7 @@ struct daemon_opts {
 	uint64_t scrub_limit;  /* bytes/s that verifying in the background reads; 0: usual */
 	unsigned interval_ms;
 	bool fsync_remote;
+	bool again; /* after a death: what is left of the last mount is cleared */
 	struct fs_opts fs;
 };
 
@@ -38,5 +39,15 @@ struct daemon_opts {
  * No other thread may exist.  0 after an orderly end, else -errno with a log line.
  */
 int daemon_run(struct config *cfg, const struct daemon_opts *o, int ready_fd);
+
+/* Its parts, for who runs it more than once (supervise.h). */
+int daemon_keys(const struct config *cfg, const struct daemon_opts *o, struct keys **out);
+/* background: a session of its own, and the log file; else the log goes to standard error. */
+int daemon_log(const struct config *cfg, const struct daemon_opts *o, bool background);
+/* daemon_run without asking for keys; it takes cfg and keys over. */
+int daemon_serve(struct config *cfg, struct keys *keys, const struct daemon_opts *o,
+		 int ready_fd);
+/* Standard streams to /dev/null and the log; "" is written to ready_fd, which is closed. */
+void daemon_detach(int ready_fd);
 
 #endif

@@ -284,7 +284,8 @@ static int remote_sync(void *arg, uint64_t ino)
 {
 	struct drive_wait w = {.limit_ms = FSYNC_MS, .ino = ino};
 
-	return drive_publish(arg, &w) ? -EIO : 0;
+	int err = drive_publish(arg, &w);
+	return err == -EINTR ? err : err ? -EIO : 0;
 }
 
 /*
@@ -525,5 +526,6 @@ int drive_publish(struct drive *d, const struct drive_wait *w)
 		if (stop)
 			return stop;
 	}
-	return err ? publish_failed(d, err, w->protect) : 0;
+	/* Who waits was interrupted, and knows. */
+	return err && err != -EINTR ? publish_failed(d, err, w->protect) : err;
 }

@@ -19,6 +19,7 @@
 #include <sys/statvfs.h>
 #include "cache/meta.h"
 #include "fs/fuse.h"
+#include "fs/interrupt.h"
 #include "fs/nlookup.h"
 
 struct fuse_session;
@@ -34,6 +35,7 @@ struct fs {
 	bool kill_v2;		      /* the kernel says when set-id bits must go */
 	_Atomic uint64_t init_unique; /* of the FUSE_INIT that is not answered, or 0 */
 	struct loop *loop;
+	struct interrupts interrupts; /* requests that wait for nodes */
 };
 
 /* Who asks. */

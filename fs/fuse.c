@@ -50,6 +50,12 @@ static struct fs *fs_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
+/* What may wait for nodes does so only as long as its program. */
+static void wait_begin(struct interrupt *i, fuse_req_t req)
+{
+	interrupt_begin(i, &fs_of(req)->interrupts, req, false);
+}
+
 static bool in_group(void *arg, uint32_t gid)
 {
 	fuse_req_t req = arg;
@@ -204,6 +210,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int se
 		.size = (uint64_t)attr->st_size,
 		.a = {.mode = attr->st_mode, .uid = attr->st_uid, .gid = attr->st_gid}};
 	struct fs *fs = fs_of(req);
+	struct interrupt wait;
 	struct stat st;
 
 	(void)fi;
@@ -234,7 +241,9 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int se
 		s.set |= FS_SET_KILL;
 	if (!s.set)
 		s.set |= FS_SET_KILL;
+	wait_begin(&wait, req);
 	int err = fs_setattr(fs, ino, &s, &st);
+	interrupt_end(&wait);
 	if (err)
 		reply_err(req, err);
 	else
@@ -460,9 +469,12 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 {
 	size_t len = HF_MIN(size, WRITE_MAX);
 	char *p = scratch_get(len);
+	struct interrupt wait;
 
 	(void)fi;
+	interrupt_begin(&wait, &fs_of(req)->interrupts, req, true);
 	int64_t n = p ? fs_read(fs_of(req), ino, p, len, (uint64_t)off) : -ENOMEM;
+	interrupt_end(&wait);
 	if (n < 0)
 		reply_err(req, (int)n);
 	else
@@ -474,8 +486,14 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t len, 
 {
 	/* Pages written by mmap come from the kernel, and nobody asks whose they were. */
 	bool kill = !fi->writepage && kills(req);
-	int err = fs_write(fs_of(req), ino, p, len, (uint64_t)off, kill);
+	struct interrupt wait;
 
+	/* And nobody would hear that they were not taken. */
+	if (!fi->writepage)
+		wait_begin(&wait, req);
+	int err = fs_write(fs_of(req), ino, p, len, (uint64_t)off, kill);
+	if (!fi->writepage)
+		interrupt_end(&wait);
 	if (err)
 		reply_err(req, err);
 	else
@@ -484,8 +502,13 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t len, 
 
 static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct interrupt wait;
+
 	(void)fi;
-	reply_err(req, fs_fsync(fs_of(req), ino, datasync));
+	wait_begin(&wait, req);
+	int err = fs_fsync(fs_of(req), ino, datasync);
+	interrupt_end(&wait);
+	reply_err(req, err);
 }
 
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
@@ -494,12 +517,17 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 	/* The kernel strips set-id bits itself first, by an empty setattr. */
 	bool kill = !fs_of(req)->kill_v2 && kills(req);
 
+	struct interrupt wait;
+
 	(void)fi;
-	if (off < 0 || len <= 0)
+	if (off < 0 || len <= 0) {
 		fuse_reply_err(req, EINVAL);
-	else
-		reply_err(req, fs_fallocate(fs_of(req), ino, mode, (uint64_t)off, (uint64_t)len,
-					    kill));
+		return;
+	}
+	wait_begin(&wait, req);
+	int err = fs_fallocate(fs_of(req), ino, mode, (uint64_t)off, (uint64_t)len, kill);
+	interrupt_end(&wait);
+	reply_err(req, err);
 }
 
 static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence,
@@ -522,6 +550,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off,
 			       struct fuse_file_info *dst_fi, size_t len, int flags)
 {
 	bool kill = !fs_of(req)->kill_v2 && kills(req);
+	struct interrupt wait;
 
 	(void)src_fi;
 	(void)dst_fi;
@@ -529,8 +558,10 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off,
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
+	wait_begin(&wait, req);
 	int64_t n =
 		fs_copy(fs_of(req), src, (uint64_t)src_off, dst, (uint64_t)dst_off, len, kill);
+	interrupt_end(&wait);
 	if (n < 0)
 		reply_err(req, (int)n);
 	else

@@ -31,6 +31,8 @@ int fs_mount(struct fs **out, struct store *st, const char *dir, const struct fs
 int fs_loop(struct fs *fs);
 /* From any thread or a signal handler's thread: makes fs_loop return soon. */
 void fs_stop(struct fs *fs);
+/* Requests do not wait for nodes any more: those that do, or would, are an error (EIO). */
+void fs_hurry(struct fs *fs, bool hurry);
 /* Unmounts, while fs_loop serves or after; -EBUSY when it is in use and not lazy. */
 int fs_unmount(struct fs *fs, bool lazy);
 /* After fs_loop and fs_unmount: what was unlinked while in use is freed. */

@@ -46,13 +46,15 @@ static const struct command commands[] = {
 	 "example: holdfast create work --node dir:/mnt/a --node dir:/mnt/b --node dir:/mnt/c\n",
 	 cmd_create},
 	{"mount", "mount a volume on a directory",
-	 "usage: holdfast mount NAME DIR [-o OPT,...] [-f] [--passphrase-file FILE]\n"
-	 "                      [--credentials FILE]\n"
+	 "usage: holdfast mount NAME DIR [-o OPT,...] [-f] [--supervise]\n"
+	 "                      [--passphrase-file FILE] [--credentials FILE]\n"
 	 "\n"
 	 "Returns when the drive can be used; it is served by a process in the background, which\n"
 	 "logs to the file log of the volume.  DIR must be empty.  No node needs to be there.\n"
 	 "\n"
 	 "  -f                       stay in the foreground, log to standard error\n"
+	 "  --supervise              another process starts the drive again on DIR should its own\n"
+	 "                           die; umount ends both (also -o supervise, for fstab)\n"
 	 "  --passphrase-file FILE   its first line is the passphrase\n"
 	 "                           (default: $HOLDFAST_PASSPHRASE_FILE, else the terminal)\n"
 	 "  --credentials FILE       from now on these for the profiles that FILE has, as after a\n"
@@ -93,8 +95,10 @@ static const struct command commands[] = {
 	 "Publishes what is new, unmounts, and returns when the mount's process has ended.\n"
 	 "When the nodes cannot be reached the drive stays mounted.\n"
 	 "\n"
-	 "  --now    do not wait for the nodes: what is not published stays safe on this machine\n"
-	 "           and is published after the next mount\n"
+	 "  --now    do not wait, neither for the nodes nor for programs that use it (their open\n"
+	 "           files are errors then) nor for a process that does not answer (it is killed).\n"
+	 "           What was written stays safe on this machine and is published after the next\n"
+	 "           mount\n"
 	 "\n"
 	 "example: holdfast umount ~/work\n",
 	 cmd_umount},

@@ -14,22 +14,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STALE_S 5
+#define STALE_MS 5000
 
 extern char **environ;
 
-int mounts_path(const char *dir, char **out)
+/* The directory above resolved, and the last name behind it. */
+static int path_by_parent(const char *dir, char **out)
 {
-	char *path = realpath(dir, NULL), *copy, *slash, *above;
+	char *copy, *slash, *above;
 	int err = 0;
 
-	if (!path && errno != ENOTCONN && errno != EACCES)
-		return -errno;
-	if (path) {
-		*out = path;
-		return 0;
-	}
-	/* The last name is the dead mount point: only what is above it can be resolved. */
 	copy = strdup(dir);
 	if (!copy)
 		return -ENOMEM;
@@ -50,6 +44,23 @@ int mounts_path(const char *dir, char **out)
 	return err;
 }
 
+int mounts_path(const char *dir, char **out)
+{
+	char *path, name[64];
+	int err = path_by_parent(dir, out);
+
+	/* What is mounted there may be dead, or never answer. */
+	if (!err && mounts_find(*out, name) == 1)
+		return 0;
+	if (!err)
+		free(*out);
+	path = realpath(dir, NULL);
+	if (!path)
+		return -errno;
+	*out = path;
+	return 0;
+}
+
 /* mountinfo writes space, tab, newline and backslash as \ooo. */
 static void unescape(char *s)
 {
@@ -67,14 +78,17 @@ static void unescape(char *s)
 	*to = 0;
 }
 
-/* Fields: id parent major:minor root POINT options [optional]... - type SOURCE super */
-static bool parse_line(char *line, char **point, char **source)
+/* Fields: id parent MAJOR:MINOR root POINT options [optional]... - type SOURCE super */
+static bool parse_line(char *line, char **dev, char **point, char **source)
 {
 	char *save, *f = strtok_r(line, " \n", &save);
 	int i;
 
-	for (i = 1; f && i < 5; i++)
+	for (i = 1; f && i < 5; i++) {
 		f = strtok_r(NULL, " \n", &save);
+		if (i == 2)
+			*dev = f;
+	}
 	*point = f;
 	while (f && strcmp(f, "-"))
 		f = strtok_r(NULL, " \n", &save);
@@ -90,33 +104,44 @@ static bool parse_line(char *line, char **point, char **source)
 	return true;
 }
 
-int mounts_find(const char *path, char name[64])
+/* As mounts_find; *minor_out is that of its device number. */
+static int find(const char *path, char name[64], unsigned *minor_out)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *point, *source;
+	char *line = NULL, *dev = NULL, *point, *source;
 	size_t cap = 0;
 	int found = 0;
 
 	if (!f)
 		return -errno;
 	while (getline(&line, &cap, f) > 0) {
-		if (!parse_line(line, &point, &source) || strcmp(point, path))
+		if (!parse_line(line, &dev, &point, &source) || strcmp(point, path))
 			continue;
 		/* Later lines lie over earlier ones. */
 		found = !strncmp(source, MOUNT_SOURCE, strlen(MOUNT_SOURCE)) &&
 			strlen(source) < strlen(MOUNT_SOURCE) + 64;
 		if (found)
 			strcpy(name, source + strlen(MOUNT_SOURCE));
+		if (sscanf(dev, "%*u:%u", minor_out) != 1)
+			*minor_out = 0;
 	}
 	free(line);
 	fclose(f);
 	return found;
 }
 
+int mounts_find(const char *path, char name[64])
+{
+	unsigned no;
+
+	return find(path, name, &no);
+}
+
 struct ask {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	char *path;
+	bool flush; /* else is it there? */
 	bool done, given_up;
 	int err;
 };
@@ -129,13 +154,27 @@ static void ask_free(struct ask *a)
 	free(a);
 }
 
+static int flush(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int err = fd < 0 || syncfs(fd) < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
 static void *ask_main(void *arg)
 {
 	struct ask *a = arg;
 	struct statfs st;
+	int err;
 
 	/* Not stat: the kernel may answer that from its cache. */
-	int err = statfs(a->path, &st) < 0 ? -errno : 0;
+	if (a->flush)
+		err = flush(a->path);
+	else
+		err = statfs(a->path, &st) < 0 ? -errno : 0;
 	pthread_mutex_lock(&a->lock);
 	a->err = err;
 	a->done = true;
@@ -148,34 +187,45 @@ static void *ask_main(void *arg)
 }
 
 /* A mount whose process was stopped never answers: so it is asked by a thread of its own. */
-bool mounts_stale(const char *path)
+static int ask(const char *path, bool flush_it, int timeout_ms)
 {
 	struct ask *a = calloc(1, sizeof *a);
 	struct timespec end;
 	pthread_t thread;
 
 	if (!a)
-		return false;
+		return -ENOMEM;
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->cond, NULL);
+	a->flush = flush_it;
 	a->path = strdup(path);
 	if (!a->path || pthread_create(&thread, NULL, ask_main, a)) {
 		ask_free(a);
-		return false;
+		return -ENOMEM;
 	}
 	pthread_detach(thread);
 	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += STALE_S;
+	end.tv_sec += timeout_ms / 1000;
 	pthread_mutex_lock(&a->lock);
 	while (!a->done && pthread_cond_timedwait(&a->cond, &a->lock, &end) == 0)
 		;
-	bool stale = a->done && a->err == -ENOTCONN;
+	int err = a->done ? a->err : -ETIMEDOUT;
 	bool mine = a->done;
 	a->given_up = !a->done;
 	pthread_mutex_unlock(&a->lock);
 	if (mine)
 		ask_free(a);
-	return stale;
+	return err;
+}
+
+bool mounts_stale(const char *path)
+{
+	return ask(path, false, STALE_MS) == -ENOTCONN;
+}
+
+void mounts_flush(const char *path, int timeout_ms)
+{
+	ask(path, true, timeout_ms);
 }
 
 /* The error lines of fusermount3 are not ours: what it means is told from its effect. */
@@ -208,6 +258,41 @@ int mounts_umount(const char *path, bool lazy)
 	if (umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
 		return 0;
 	return errno == EPERM ? fusermount(path, lazy) : -errno;
+}
+
+/* Who mounted may abort: the file is that user's. */
+static int abort_connection(unsigned no)
+{
+	char path[64];
+	int err = 0;
+
+	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", no);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "1", 1) < 0)
+		err = -errno;
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+int mounts_force(const char *path)
+{
+	char name[64];
+	unsigned no;
+
+	if (umount2(path, UMOUNT_NOFOLLOW | MNT_FORCE | MNT_DETACH) == 0)
+		return 0;
+	if (errno != EPERM)
+		return -errno;
+	/* Where /sys/fs/fuse is not mounted, the end of the process frees who waits. */
+	if (find(path, name, &no) == 1 && no)
+		abort_connection(no);
+	return fusermount(path, true);
+}
+
+int mounts_pid_signal(int pid_fd, int sig)
+{
+	return syscall(SYS_pidfd_send_signal, pid_fd, sig, NULL, 0) < 0 ? -errno : 0;
 }
 
 int mounts_pid_open(pid_t pid)

@@ -12,8 +12,8 @@
 #define MOUNT_SOURCE "holdfast:" /* then the volume's name */
 
 /*
- * The absolute path of a mount point, also of one whose process was killed (its directory
- * above is resolved then).  0 with *out malloc'ed, or -errno.
+ * The absolute path of a mount point, also of one whose process was killed or does not answer
+ * (it is not touched then, only its directory above).  0 with *out malloc'ed, or -errno.
  */
 int mounts_path(const char *dir, char **out);
 /*
@@ -25,10 +25,18 @@ int mounts_find(const char *path, char name[64]);
 bool mounts_stale(const char *path);
 /* 0; -EBUSY; -EPERM; other -errno, without a log line. */
 int mounts_umount(const char *path, bool lazy);
+/*
+ * Unmounts what does not answer: all requests under way end with ECONNABORTED, all later ones
+ * with ENOTCONN.  0 or -errno, without a log line.
+ */
+int mounts_force(const char *path);
+/* Has the kernel write what programs changed in mapped pages; for at most timeout_ms. */
+void mounts_flush(const char *path, int timeout_ms);
 /* Waits for the end of a process that need not be a child: 0 or -ETIMEDOUT. */
 int mounts_wait_end(int pid_fd, int timeout_ms);
 /* A handle for mounts_wait_end, or -errno (-ESRCH: it has ended). */
 int mounts_pid_open(pid_t pid);
+int mounts_pid_signal(int pid_fd, int sig);
 /* Is fusermount3 where a user's mount needs it? */
 bool mounts_have_fusermount(void);
 

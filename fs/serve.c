@@ -219,6 +219,7 @@ int fs_mount(struct fs **out, struct store *st, const char *dir, const struct fs
 
 	if (!fs)
 		return -ENOMEM;
+	interrupts_init(&fs->interrupts);
 	fs->st = st;
 	fs->opts = *o;
 	fs->opts.fsname = NULL;
@@ -315,6 +316,7 @@ void fs_free(struct fs *fs)
 		nlookup_drain(fs->nl, reap, fs);
 	nlookup_free(fs->nl);
 	loop_free(fs->loop);
+	interrupts_release(&fs->interrupts);
 	free((char *)fs->opts.fsname);
 	free(fs->dir);
 	free(fs);
@@ -548,6 +550,8 @@ int fs_loop(struct fs *fs)
 	/* While there are workers: what it does may wait for a request of somebody's. */
 	pthread_join(l->stale_thread, NULL);
 
+	/* Nobody gets an answer any more that nodes would have to give. */
+	fs_hurry(fs, true);
 	fuse_session_exit(fs->se);
 	/* The list does not change any more: ended or stop is set. */
 	for (struct worker *w = l->workers; w; w = w->next)
@@ -563,6 +567,11 @@ int fs_loop(struct fs *fs)
 	l->serving = false;
 	pthread_mutex_unlock(&l->lock);
 	return err ? err : l->err;
+}
+
+void fs_hurry(struct fs *fs, bool hurry)
+{
+	interrupts_stop(&fs->interrupts, hurry);
 }
 
 void fs_stop(struct fs *fs)

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
+#include "net/giveup.h"
 
 #define BUCKETS 1024
 
@@ -158,13 +159,15 @@ void cells_fail(struct cells *c, struct cell *e, int err)
 int cells_wait(struct cells *c, struct cell *e, int64_t deadline_ms)
 {
 	struct timespec ts = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
-	int rc = 0;
+	int rc = 0, over = 0;
 
+	giveup_begin(&c->lock, &c->cond);
 	pthread_mutex_lock(&c->lock);
-	while (e->busy && rc == 0)
+	while (e->busy && rc == 0 && !(over = giveup_over()))
 		rc = pthread_cond_timedwait(&c->cond, &c->lock, &ts);
-	int err = e->busy ? -ETIMEDOUT : e->err;
+	int err = !e->busy ? e->err : over ? over : -ETIMEDOUT;
 	pthread_mutex_unlock(&c->lock);
+	giveup_end();
 	return err;
 }
 

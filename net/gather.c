@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include "net/cells.h"
+#include "net/giveup.h"
 #include "net/paces.h"
 #include "net/rows.h"
 #include "net/spread.h"
@@ -225,7 +226,7 @@ static int read_batch(struct batch *b, uint32_t off, uint32_t len, uint8_t *out,
 	for (unsigned i = 0; i < got; i++) {
 		int e = err ? 0 : cells_wait(cells, b->cell[i], b->deadline_ms);
 		uint64_t at = (uint64_t)(b->first + i) * size;
-		if (e && !claimed[i] && now_ms() < b->deadline_ms) {
+		if (e && !claimed[i] && now_ms() < b->deadline_ms && !giveup_over()) {
 			/* Who fetched it had less time, or less luck: our turn. */
 			*again = true;
 		} else if (e) {

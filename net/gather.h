@@ -26,7 +26,8 @@ struct paces *gather_paces(struct volume *v);
 /*
  * gather_read(v, place, off, len, out, deadline_ms): plaintext [off, off+len) of a segment.
  * 0; -ENODATA when fewer than K genuine shards can be had; -ETIMEDOUT when the deadline
- * passed first; -EINVAL past the segment's end.  Blocks; any number of threads.
+ * passed first; -EINVAL past the segment's end; what giveup_over says.  Blocks; any number
+ * of threads.
  */
 int gather_read(struct volume *v, const struct seg_place *place, uint32_t off, uint32_t len,
 		uint8_t *out, int64_t deadline_ms);

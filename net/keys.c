@@ -269,6 +269,14 @@ int keys_create(struct keys **out, const uint8_t vol[VOL_LEN], uint16_t device)
 	return err;
 }
 
+int keys_forked(struct keys *k)
+{
+	if (sodium_mlock(k->s, sizeof *k->s) == 0)
+		return 0;
+	return log_fail(-ENOMEM, "cannot lock memory for keys (see ulimit -l): %s",
+			strerror(errno));
+}
+
 void keys_free(struct keys *k)
 {
 	if (!k)

@@ -51,6 +51,8 @@ int keys_create(struct keys **out, const uint8_t vol[VOL_LEN], uint16_t device);
 int keys_adopt(struct keys **out, const uint8_t vol[VOL_LEN], uint16_t device,
 	       const uint8_t vk[KEY_LEN]);
 void keys_free(struct keys *k);
+/* In a new process: what fork does not take along is done again (memory is locked). */
+int keys_forked(struct keys *k);
 
 const uint8_t *keys_vol(const struct keys *k);
 uint16_t keys_device(const struct keys *k);

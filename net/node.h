@@ -106,7 +106,7 @@ void node_cancel(struct node_io *io);
  * submitted io has been returned or detached: node_wait_release cancels and waits for the
  * callbacks (which come promptly), never for the node.  node_wait_submit takes the caller's
  * reference, node_wait_next gives it back.  node_wait_poke makes one node_wait_next return
- * NULL before its deadline.
+ * NULL before its deadline; so does what net/giveup.h says of the calling thread.
  */
 struct node_wait {
 	pthread_mutex_t lock;

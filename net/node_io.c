@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include "net/giveup.h"
 
 /*
  * The timer.  A list ordered by fire_ms; nearly all requests are appended, because nearly
@@ -339,8 +340,9 @@ struct node_io *node_wait_next(struct node_wait *w, int64_t deadline_ms)
 	struct timespec ts = at_ms(HF_MAX(deadline_ms, (int64_t)0));
 	struct node_io *io;
 
+	giveup_begin(&w->lock, &w->cond);
 	pthread_mutex_lock(&w->lock);
-	while (!w->head && !w->poked)
+	while (!w->head && !w->poked && !giveup_over())
 		if (pthread_cond_timedwait(&w->cond, &w->lock, &ts) == ETIMEDOUT)
 			break;
 	w->poked = false;
@@ -352,6 +354,7 @@ struct node_io *node_wait_next(struct node_wait *w, int64_t deadline_ms)
 		w->pending--;
 	}
 	pthread_mutex_unlock(&w->lock);
+	giveup_end();
 	return io;
 }
 

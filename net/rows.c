@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include "net/gather.h"
+#include "net/giveup.h"
 #include "net/paces.h"
 
 #define AGAIN_MAX    3 /* repetitions of a request that failed, when it is needed */
@@ -398,8 +399,10 @@ static int reconsider(struct fetch *f)
 	for (;; first = false) {
 		int64_t until = HF_MIN(now_ms() + f->pause_ms, f->deadline_ms);
 		bool hope = false;
-		int err = 0;
+		int err = giveup_over();
 
+		if (err)
+			return err;
 		if (!first) {
 			if (!volume_pause(f->v, until))
 				return -ENODATA;
@@ -451,6 +454,8 @@ int fetch_step(struct fetch *f)
 		struct node_io *io = node_wait_next(&f->wait, next);
 		if (io)
 			err = arrived(f, io);
+		else if (giveup_over())
+			err = giveup_over();
 		else if (now_ms() >= f->deadline_ms)
 			err = -ETIMEDOUT;
 	}

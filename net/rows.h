@@ -59,7 +59,7 @@ int fetch_add(struct fetch *f, uint32_t row0, uint32_t rows, uint32_t want);
 int fetch_add_cells(struct fetch *f, uint32_t first, uint32_t last, uint32_t max_rows);
 /*
  * Waits until something happened.  0, or the end: -ENODATA when a window cannot be had,
- * -ETIMEDOUT, -ENOMEM.
+ * -ETIMEDOUT, -ENOMEM, what giveup_over says.
  */
 int fetch_step(struct fetch *f);
 /* Until all windows are done. */

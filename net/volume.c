@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include "net/gather.h"
+#include "net/giveup.h"
 #include "net/spread.h"
 
 #define STRIPES		 5 /* one that fills, two on their way, two left behind */
@@ -152,17 +153,20 @@ void volume_look(struct volume *v, int64_t deadline_ms)
 {
 	int rc = 0;
 
+	giveup_begin(&v->lock, &v->known);
 	pthread_mutex_lock(&v->lock);
-	while (v->looking && !v->stopping && !rc)
+	while (v->looking && !v->stopping && !rc && !giveup_over())
 		rc = wait_locked(v, deadline_ms);
 	int64_t now = now_ms();
 	bool known = v->looked_ms && now - v->looked_ms <= v->looked_ms - v->look_ms;
-	bool look = !rc && !known && !v->stopping && !v->skip_look && now < deadline_ms;
+	bool look = !rc && !known && !v->stopping && !v->skip_look && now < deadline_ms &&
+		    !giveup_over();
 	if (look) {
 		v->looking = true;
 		v->look_ms = now;
 	}
 	pthread_mutex_unlock(&v->lock);
+	giveup_end();
 	if (!look)
 		return;
 	/* What could not be asked for want of memory stays what it was. */
@@ -176,11 +180,13 @@ void volume_look(struct volume *v, int64_t deadline_ms)
 
 bool volume_pause(struct volume *v, int64_t until_ms)
 {
+	giveup_begin(&v->lock, &v->known);
 	pthread_mutex_lock(&v->lock);
-	if (!v->stopping)
+	if (!v->stopping && !giveup_over())
 		wait_locked(v, until_ms);
 	bool open = !v->stopping;
 	pthread_mutex_unlock(&v->lock);
+	giveup_end();
 	return open;
 }
 
@@ -230,11 +236,15 @@ int volume_await(struct volume *v, unsigned need, int64_t deadline_ms)
 
 	if (volume_readable(v) >= need)
 		return 0;
+	giveup_begin(&v->lock, &v->known);
 	pthread_mutex_lock(&v->lock);
-	while (!v->verified && !v->stopping && !rc && volume_readable(v) < need)
+	while (!v->verified && !v->stopping && !rc && volume_readable(v) < need && !giveup_over())
 		rc = wait_locked(v, deadline_ms);
 	pthread_mutex_unlock(&v->lock);
-	return volume_readable(v) >= need ? 0 : -ENODATA;
+	giveup_end();
+	if (volume_readable(v) >= need)
+		return 0;
+	return giveup_over() ? giveup_over() : -ENODATA;
 }
 
 /* --- the watcher --- */

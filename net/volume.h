@@ -97,7 +97,7 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 int volume_verify(struct volume *v, int64_t deadline_ms);
 /*
  * Until nodes were verified for the first time nobody knows which are there: waits for the end
- * of that, or until `need` are readable; 0, or -ENODATA when fewer are.
+ * of that, or until `need` are readable; 0, -ENODATA when fewer are, or what giveup_over says.
  */
 int volume_await(struct volume *v, unsigned need, int64_t deadline_ms);
 /* For nodes that are opened from now on; takes a reference. */
