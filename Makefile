@@ -29,7 +29,7 @@ UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c
 REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all check tests unit sys soak proof bench bench-net lint fmt install help clean tools
+.PHONY: all check tests unit sys nth soak proof bench bench-net lint fmt install help clean tools
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -66,7 +66,13 @@ $(B)/tools/%: tests/tools/%.c $(LIBS)
 	@echo "  TOOL  $@"
 	$(Q)$(CC) $(ALL_C) -MMD -MP -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
-tools: $(TOOLS)
+# Preloaded into the program: no sanitizer, none of our code.
+$(B)/tools/nth.so: tests/tools/preload/nth.c
+	@mkdir -p $(@D)
+	@echo "  TOOL  $@"
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -ftls-model=initial-exec -shared -o $@ $<
+
+tools: $(TOOLS) $(B)/tools/nth.so
 
 $(B)/fuzz/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIBS)
 	@mkdir -p $(@D)
@@ -83,6 +89,9 @@ unit: $(UNIT) ## run the unit tests alone
 
 sys: all tools ## run the system tests alone
 	$(Q)B=$(B) tests/run sys/ $(T)
+
+nth: all tools ## every n of 600 and 610: each call of a session fails, or is the last (hours)
+	$(Q)B=$(B) ALL=1 SYS_LIMIT=$(if $(filter command line environment,$(origin SECS)),$(SECS),864000) tests/run sys/600 sys/610
 
 soak: all tools ## load and faults at random for SECS seconds (3600), then everything compared
 	$(Q)B=$(abspath $(B)) SECS=$(if $(filter command line environment,$(origin SECS)),$(SECS),3600) tests/soak/run

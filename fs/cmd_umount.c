@@ -205,7 +205,7 @@ static int leave(const char *dir, const char *path, const char *name, bool now)
 		status = force(path, dir, pid ? pid : lock_holder(dir));
 	else if (silent)
 		status = cmd_fail_last("umount", err);
-	else if (err && err != -ESHUTDOWN)
+	else if (err && err != -ESHUTDOWN && !now)
 		status = cmd_fail("umount", "%s; still mounted, --now does not wait",
 				  log_last());
 	else

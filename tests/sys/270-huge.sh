@@ -8,7 +8,7 @@ names=(n1 n2 n3 n4 n5 n6)
 for n in "${names[@]}"; do server $n nginx; done
 new_drive "${names[@]}"
 # 4-of-6: two thirds of it carry contents.
-opts=(-o interval=1,fsync=remote,upload_limit=3M)
+opts=(-o "interval=1,fsync=remote,upload_limit=3M")
 mount_volume "${opts[@]}"
 MIB=48
 SENT=4 # segments on a node when the daemon is killed

@@ -16,7 +16,7 @@ trap 'rc=$?; go; (exit $rc); cleanup' EXIT
 hang() { # how
 	local n
 	for n in "${names[@]}"; do
-		if [ "$1" = stop ]; then server_pause $n; paused+=($n); else fault $n '{"do":"hole"}'; fi
+		if [ "$1" = stop ]; then server_pause $n; paused+=("$n"); else fault $n '{"do":"hole"}'; fi
 	done
 }
 unhang() { go; local n; for n in "${names[@]}"; do fault $n; done; }
