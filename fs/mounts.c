@@ -54,6 +54,7 @@ int mounts_path(const char *dir, char **out)
 		return 0;
 	if (!err)
 		free(*out);
+	*out = NULL;
 	path = realpath(dir, NULL);
 	if (!path)
 		return -errno;
