@@ -8,6 +8,7 @@
 #                                      machine recovers and reads every byte; both nodes are named, with
 #                                      a state and a sentence, and no others are; when it is over the
 #                                      drive protects itself again without being told
+#   faulty_drive                       v on six servers behind proxies, mounted, with a tree, whole
 # With $words set a pair is taken only when both its kinds are among them.
 declare -A states sentence rule
 kind() { states[$1]=$2 sentence[$1]=$3 rule[$1]=${4:-}; }
@@ -128,4 +129,14 @@ pair() {
 	lap 'whole and read'
 	echo "$a $x, $b $y: $laps s"
 	for i in "$said_a" "$said_b"; do [ -z "$i" ] || echo "	$i"; done
+}
+
+faulty_drive() {
+	local n names=(n1 n2 n3 n4 n5 n6)
+	six_servers
+	for n in "${names[@]}"; do proxy $n; done
+	new_drive "${names[@]}"
+	mount_volume
+	make_tree "$M/t" "$SEED"
+	ok hf sync v --protected
 }

@@ -5,13 +5,7 @@
 . "$ROOT/tests/servers/drive.sh"
 . "$ROOT/tests/servers/faults.sh"
 words=("$@")
-six_servers
-names=(n1 n2 n3 n4 n5 n6)
-for n in "${names[@]}"; do proxy $n; done
-new_drive "${names[@]}"
-mount_volume
-make_tree "$M/t" "$SEED"
-ok hf sync v --protected
+faulty_drive
 
 pair refuse n1 hang n3
 pair crash n2 password n5

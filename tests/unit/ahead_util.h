@@ -161,6 +161,22 @@ static inline void all_published(struct drive *d)
 	free(want);
 }
 
+/* A drive of which the thread that sends stops at the gate; all let through and published. */
+static inline void gated_open(struct drive *d, struct gate *g)
+{
+	dv_open(d);
+	gate_init(g, d);
+	start(d, gate_stage, g);
+}
+
+static inline void gated_close(struct drive *d, struct gate *g)
+{
+	gate_allow(g, UINT32_MAX);
+	all_published(d);
+	stop(d, g);
+	dv_close(d);
+}
+
 static inline void fsynced(struct store *st, uint64_t dir, const char *name)
 {
 	struct inode *in = dv_file(st, dir, name);

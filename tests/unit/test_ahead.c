@@ -101,10 +101,7 @@ static void save_by_rename(bool control)
 	free(got);
 	free(now);
 	free(old);
-	gate_allow(&g, UINT32_MAX);
-	all_published(&d);
-	stop(&d, &g);
-	dv_close(&d);
+	gated_close(&d, &g);
 }
 
 static void test_save_by_rename(void **state)
@@ -126,9 +123,7 @@ static void test_changed(void **state)
 	struct gate g;
 
 	(void)state;
-	dv_open(&d);
-	gate_init(&g, &d);
-	start(&d, gate_stage, &g);
+	gated_open(&d, &g);
 	dv_write(d.st, INO_ROOT, "disk", 0, HUGE, 1);
 	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
 	char *old = from_nodes(&d);
@@ -158,10 +153,7 @@ static void test_changed(void **state)
 	free(got);
 	free(now);
 	free(old);
-	gate_allow(&g, UINT32_MAX);
-	all_published(&d);
-	stop(&d, &g);
-	dv_close(&d);
+	gated_close(&d, &g);
 }
 
 /* Its directory went while it moved: both stay where they were. */
@@ -171,9 +163,7 @@ static void test_moved_out(void **state)
 	struct gate g;
 
 	(void)state;
-	dv_open(&d);
-	gate_init(&g, &d);
-	start(&d, gate_stage, &g);
+	gated_open(&d, &g);
 	uint64_t ino, up = dv_mkdir(d.st, INO_ROOT, "up"), dir = dv_mkdir(d.st, up, "dir");
 
 	dv_write(d.st, dir, "disk", 0, HUGE, 1);
@@ -205,10 +195,7 @@ static void test_moved_out(void **state)
 	free(was);
 	free(got);
 	free(now);
-	gate_allow(&g, UINT32_MAX);
-	all_published(&d);
-	stop(&d, &g);
-	dv_close(&d);
+	gated_close(&d, &g);
 }
 
 /* Where a directory would have to be held, the cut is a whole one. */
@@ -218,9 +205,7 @@ static void test_tangled(void **state)
 	struct gate g;
 
 	(void)state;
-	dv_open(&d);
-	gate_init(&g, &d);
-	start(&d, gate_stage, &g);
+	gated_open(&d, &g);
 	dv_write(d.st, INO_ROOT, "disk", 0, HUGE, 1);
 	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), 0);
 	gate_allow(&g, 2);

@@ -81,10 +81,7 @@ static void in_order(bool control)
 		free(now);
 	}
 	free(was);
-	gate_allow(&g, UINT32_MAX);
-	all_published(&d);
-	stop(&d, &g);
-	dv_close(&d);
+	gated_close(&d, &g);
 }
 
 static void test_in_order(void **state)
@@ -102,9 +99,7 @@ static void test_in_order_restart(void **state)
 	char dir[96];
 
 	(void)state;
-	dv_open(&d);
-	gate_init(&g, &d);
-	start(&d, gate_stage, &g);
+	gated_open(&d, &g);
 	uint64_t db = dv_mkdir(d.st, INO_ROOT, "db");
 
 	dv_write(d.st, db, "pages", 0, HUGE, 1);
@@ -340,9 +335,7 @@ static void test_one_file(void **state)
 	struct publish_ticket t;
 
 	(void)state;
-	dv_open(&d);
-	gate_init(&g, &d);
-	start(&d, gate_stage, &g);
+	gated_open(&d, &g);
 	uint64_t one = dv_mkdir(d.st, INO_ROOT, "one"), two = dv_mkdir(d.st, INO_ROOT, "two");
 
 	gate_allow(&g, 2);
@@ -389,9 +382,7 @@ static void test_growing(void **state)
 	unsigned at = 2;
 
 	(void)state;
-	dv_open(&d);
-	gate_init(&g, &d);
-	start(&d, gate_stage, &g);
+	gated_open(&d, &g);
 	gate_allow(&g, at);
 	dv_write(d.st, INO_ROOT, "log", 0, size, 1);
 	held_from_now(&d);
