@@ -85,14 +85,24 @@ void making_clear_node(const char *path)
 			cmd_remove_tree(one);
 }
 
-/* It was killed before its marker was there: what there may be is a part of that. */
-static void clear_unmarked(const char *path)
+/*
+ * It was killed before its marker was there: what there may be is a part of that, and the
+ * blobs of a probe.
+ */
+static void clear_unmarked(const char *path, const uint8_t vol[VOL_LEN], uint16_t number)
 {
-	char dir[PATH_MAX];
+	char name[2][BLOB_NAME_CAP], dir[PATH_MAX];
 	struct dirent *e;
 
 	if ((size_t)snprintf(dir, sizeof dir, "%s/v", path) >= sizeof dir)
 		return;
+	probe_names(vol, number, name[0], name[1]);
+	for (int i = 0; i < 2; i++) {
+		char one[PATH_MAX];
+
+		if ((size_t)snprintf(one, sizeof one, "%s/%s", path, name[i]) < sizeof one)
+			unlink(one);
+	}
 	DIR *d = opendir(dir);
 	while (d && (e = readdir(d)))
 		if (!strncmp(e->d_name, ".tmp-", 5))
@@ -243,7 +253,7 @@ static void undo_node(const uint8_t vol[VOL_LEN], const json_t *j)
 	if (!err)
 		making_clear_node(path);
 	else if (err == -ENOENT)
-		clear_unmarked(path);
+		clear_unmarked(path, vol, (uint16_t)number);
 	if (json_is_true(json_object_get(j, "made")))
 		rmdir(path);
 	close(fd);
