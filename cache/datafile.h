@@ -28,7 +28,7 @@
 
 #define DATA_MAX	 ((uint64_t)1 << 62) /* no byte of a file is at or beyond */
 #define READ_DEADLINE_MS 30000
-#define READ_AHEAD	 ((uint64_t)16 << 20) /* at first, doubled while it goes on, */
+#define READ_AHEAD	 ((uint64_t)64 << 20) /* at first, doubled while it goes on, */
 #define READ_AHEAD_MAX	 ((uint64_t)128 << 20) /* up to this; it waits in the cache file */
 #define READ_AHEAD_LEAST ((uint64_t)4 << 20)  /* however slow the nodes are */
 #define READ_AHEAD_JOBS	 64

@@ -2,7 +2,6 @@
 #include "net/choose.h"
 
 #define FADE_MS	      4000	  /* busy time after which the past counts half */
-#define RATE_LEN      (256u << 10) /* shorter answers say nothing of the rate */
 #define OLD_MS	      20000	  /* a bad rate is doubted after so long, and half each time */
 #define GUESS_OVER_MS 100
 #define GUESS_RATE    8192
@@ -11,6 +10,7 @@
 #define LATE_MAX_MS   1000
 #define SOON_MS	      4000
 #define SLOW_START    6
+#define MUTE	      2 /* lates after which nothing is expected of a node */
 #define REST_CNT      3
 #define REST_SOON_MS  300
 #define GRACE_MIN_MS  500
@@ -84,8 +84,13 @@ void pace_begin(struct pace *p, size_t len, int64_t now)
 	p->out_bytes += len;
 }
 
-void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t now,
-	      enum pace_end how)
+void pace_late(struct pace *p)
+{
+	p->lates += p->lates < UINT32_MAX;
+}
+
+void pace_end(struct pace *p, size_t len, size_t came, uint64_t ahead, int64_t begun,
+	      int64_t now, enum pace_end how)
 {
 	const struct pace_guess none = {0, GUESS_RATE};
 	/* The link was this request's, or others', since something last came over it. */
@@ -95,9 +100,9 @@ void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t
 	p->out_bytes -= HF_MIN(p->out_bytes, (uint64_t)len);
 	if (how == PACE_CAME)
 		p->lates = 0;
-	else if (how == PACE_LATE && len < RATE_LEN)
-		p->lates += p->lates < UINT32_MAX;
-	if (how == PACE_CAME && len < RATE_LEN) {
+	else if (how == PACE_LATE && len < PACE_BULK)
+		pace_late(p);
+	if (how == PACE_CAME && len < PACE_BULK) {
 		put_over(p, now - begun - (int64_t)((ahead + len) / rate_now(p, &none, now)));
 	} else if (how == PACE_CAME) {
 		/* The way there and back is no time of the link's, if nothing else was on it.
@@ -106,8 +111,8 @@ void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t
 		put_rate(p, len, now - HF_MIN(since + idle, now - 1), now);
 	} else if (how == PACE_LATE) {
 		put_over(p, now - begun);
-		if (len >= RATE_LEN)
-			put_rate(p, 0, HF_MIN(now - since, (int64_t)FADE_MS), now);
+		if (len >= PACE_BULK)
+			put_rate(p, came, HF_MIN(now - since, (int64_t)FADE_MS), now);
 	}
 	if (how != PACE_QUIET)
 		p->last_ms = now;
@@ -147,9 +152,18 @@ int64_t pace_late_ms(const struct pace *p, const struct pace_guess *g, size_t le
 	late = HF_MIN(HF_MAX(late + late / 8, (int64_t)LATE_MIN_MS), (int64_t)LATE_MAX_MS);
 	uint64_t bytes = (p->out_bytes + len) / rate_now(p, g, now);
 	/* The first bulk over a link takes some ways more, while TCP learns what it carries. */
-	if (!p->busy_ms && len >= RATE_LEN)
+	if (!p->busy_ms && len >= PACE_BULK)
 		late += SLOW_START * usual;
 	return late + 2 * (int64_t)bytes;
+}
+
+int64_t pace_look_ms(const struct pace *p, const struct pace_guess *g, size_t len, int64_t now)
+{
+	int64_t late = pace_late_ms(p, g, len, now);
+
+	if (len < PACE_BULK)
+		return p->lates >= MUTE ? 0 : late;
+	return HF_MIN(late, pace_expect_ms(p, g, len, now) + LATE_MIN_MS);
 }
 
 /* --- shards --- */
@@ -218,6 +232,14 @@ uint32_t choose_more(const struct choice *c)
 	if (!(c->want & ~coming) || bits(coming) >= enough)
 		return 0;
 	return take(c, c->can & ~c->asked & ~c->failed, enough - bits(coming), &end);
+}
+
+bool choose_straggler(const struct choice *c, int64_t left_ms)
+{
+	int64_t end;
+
+	return take(c, c->can & ~c->avoid & ~c->asked & ~c->failed, 1, &end) &&
+	       left_ms > end + end / 2 + LATE_MIN_MS;
 }
 
 bool choose_hope(const struct choice *c)

@@ -23,6 +23,7 @@
 #include "net/ec.h"
 
 #define PACE_HIST 32
+#define PACE_BULK (256u << 10) /* shorter answers say nothing of the rate */
 
 struct pace {
 	uint32_t over_ms[PACE_HIST]; /* beyond the bytes; a ring */
@@ -50,9 +51,14 @@ enum pace_end {
 
 /* A request of len bytes is sent. */
 void pace_begin(struct pace *p, size_t len, int64_t now);
-/* It has ended; ahead = out_bytes when it was sent, its own not counted. */
-void pace_end(struct pace *p, size_t len, uint64_t ahead, int64_t begun, int64_t now,
-	      enum pace_end how);
+/*
+ * It has ended; ahead = out_bytes when it was sent, its own not counted; came: of its len
+ * bytes those that were here.
+ */
+void pace_end(struct pace *p, size_t len, size_t came, uint64_t ahead, int64_t begun,
+	      int64_t now, enum pace_end how);
+/* A small read of it was late, and is left to end by itself. */
+void pace_late(struct pace *p);
 /* The guess for nodes without a history: the median of those that have one. */
 struct pace_guess pace_guess(const struct pace p[], size_t cnt);
 /* How long a request of len bytes that is sent now will take. */
@@ -63,6 +69,13 @@ int64_t pace_expect_ms(const struct pace *p, const struct pace_guess *g, size_t 
  * out by a few reads, and these shall not all wait for as long as an answer ever took.
  */
 int64_t pace_late_ms(const struct pace *p, const struct pace_guess *g, size_t len, int64_t now);
+/*
+ * After how long to look whether others should be asked too.  A small read: when it is late; at
+ * once, where the node was late several times and has not answered since: what it does in the
+ * end tells more than any waiting for it.  Bulk: when it should have been here, for how much
+ * of it has come says when the rest will (choose_straggler).
+ */
+int64_t pace_look_ms(const struct pace *p, const struct pace_guess *g, size_t len, int64_t now);
 
 /* One window: masks of shards, bit i is shard i. */
 struct choice {
@@ -84,6 +97,11 @@ uint32_t choose_start(const struct choice *c);
  * may be.  0 when nothing is to be added.
  */
 uint32_t choose_more(const struct choice *c);
+/*
+ * Whether bulk of which the rest will take left_ms should be asked of another node too: where
+ * that would be here plainly sooner.
+ */
+bool choose_straggler(const struct choice *c, int64_t left_ms);
 /* Whether it can still succeed with what was asked: late ones count for hope. */
 bool choose_hope(const struct choice *c);
 

@@ -2,7 +2,8 @@
 /*
  * gather: reading from many nodes.  A range of a segment is read from its data shards, one
  * ranged GET per contiguous run; a node that is late (past its own p95), absent or wrong is
- * read around: the same rows from others, the first K win, the losers are cancelled.
+ * read around: the same rows from others, the first K win.  Bulk that lost is cancelled; a
+ * small read that lost is left to end by itself.
  * Every cell's shard tag is checked before anything is decoded from it; a node whose cell is
  * wrong is named (node_lied).
  *

@@ -24,6 +24,7 @@
 #define HOLDFAST_NET_HTTP_H
 
 #include <curl/curl.h>
+#include <stdatomic.h>
 #include "net/digest.h"
 
 #define HTTP_WHY_CAP	  200
@@ -113,13 +114,14 @@ struct http_req {
 	size_t body_len;
 	/*
 	 * The body that comes, when the status is 2xx.  Ranged: into[0..len-1] gets the bytes
-	 * from off on.  Else sink gets it piece by piece; first is true at the start of each
+	 * from off on, *came (may be NULL) says how many so far.  Else sink gets it piece by piece; first is true at the start of each
 	 * attempt; what it returns other than 0 ends the request with that error.
 	 */
 	bool ranged;
 	uint64_t off;
 	size_t len;
 	uint8_t *into;
+	_Atomic size_t *came;
 	int (*sink)(struct http_req *r, bool first, const uint8_t *p, size_t len);
 
 	/*

@@ -187,6 +187,8 @@ static size_t range_bytes(struct http_req *r, const uint8_t *p, size_t len)
 	if (n)
 		memcpy(r->into + r->got, p, n);
 	r->got += n;
+	if (r->came)
+		atomic_store(r->came, r->got);
 	if (n < len || (r->got == r->len && r->len && status_of(r) == 200 &&
 			(!r->head.have_len || r->head.len > r->body_seen))) {
 		/* Of a whole blob that is more than was wanted, or a foreign tail. */
@@ -396,6 +398,8 @@ int xfer_begin(struct http_req *r, CURLSH *share)
 
 	r->sent_at = r->body_seen = r->skip = 0;
 	r->got = r->text_len = 0;
+	if (r->came)
+		atomic_store(r->came, 0);
 	r->text[0] = r->why[0] = 0;
 	r->fault = 0;
 	r->status = 0;

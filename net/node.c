@@ -333,23 +333,26 @@ static const char *reason(int err, const char *why)
 void node_account(struct node *n, const struct node_io *io)
 {
 	static const char *const word[] = {"PUT", "GET", "DELETE", "LIST", "PROBE"};
+	bool late, left = node_io_left(io, &late);
 	int64_t took = -1;
 
 	/* What a probe says is judged by who asked for it, with the marker it brought. */
 	if (io->op == NODE_PROBE || io->err == -ECANCELED || io->err == -ENOMEM || io->unsent)
 		return;
 	/* Waiting in our own line is not the node's doing.  Set by who answered, when it did. */
-	if (io->op == NODE_GET && (!io->err || io->err == -ENOENT))
+	if (io->op == NODE_GET && (!io->err || io->err == -ENOENT) && !late)
 		took = io->wire_ms ? io->wire_ms : io->end_ms - io->start_ms;
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
-	if (io->err == -ETIMEDOUT && io->end_ms - io->start_ms < SHORT_MS) {
+	if (io->err == -ETIMEDOUT && (left || io->end_ms - io->start_ms < SHORT_MS)) {
 		/* The caller was in a hurry; that alone makes nobody down. */
-		health_late(&n->health);
+		if (!late)
+			health_late(&n->health);
 	} else if (io->err == 0 || io->err == -ENOENT) {
 		health_ok(&n->health, took, io->got, io->op == NODE_PUT && !io->err, io->end_ms);
 		n->ok_ns = realtime_ns();
-		if (n->once_late && n->health.state == NODE_UP && io->op == NODE_GET && io->got) {
+		if (n->once_late && n->health.state == NODE_UP && io->op == NODE_GET && io->got &&
+		    !late) {
 			n->error[0] = 0;
 			n->once_late = false;
 		}

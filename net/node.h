@@ -73,11 +73,13 @@ struct node_io {
 	char why[NODE_WHY_CAP]; /* with err: a sentence of the kind of node, or "" */
 	uint8_t *buf;
 	size_t got;
+	_Atomic size_t came; /* of a GET: how much is here already; 0 where it is not told */
 	struct buf list;  /* LIST: names, each 0-terminated, with the prefix */
 	int64_t start_ms, end_ms;
 
 	_Atomic int ref;
 	_Atomic int fired; /* done has been called or is being called */
+	_Atomic int hand;  /* enum node_hand, in node_io.c: who gets it when it ends */
 	_Atomic int busy;  /* 2: done has not returned and the work has not ended */
 	int64_t wire_ms;   /* set by kinds that have a line of their own: without the waiting */
 	bool unsent;	   /* it ended before the kind of node had it */
@@ -90,6 +92,8 @@ struct node_io {
 	int fire_err;
 	bool timed; /* it is in the timer's list */
 	void *priv;	/* of the kind of node, while the work is under way */
+	void (*left)(struct node_io *io); /* of node_wait_leave, as is left_arg */
+	void *left_arg;
 	unsigned tag;	/* the caller's own, as priv_arg is for release */
 	void *priv_arg;
 };
@@ -122,6 +126,17 @@ void node_wait_submit(struct node_wait *w, struct node *n, struct node_io *io);
 struct node_io *node_wait_next(struct node_wait *w, int64_t deadline_ms);
 void node_wait_done(struct node_io *io);
 void node_wait_poke(struct node_wait *w);
+/*
+ * The answer to a GET is not wanted any more, but what becomes of it is: to take it back would
+ * cost a server its connection, and nobody would learn when the node would have answered.  It
+ * ends within NODE_LEAVE_MS, and left is called with it then, on a thread of the node layer;
+ * left_arg is arg.  Takes the caller's reference.  late: node_late was called because of it,
+ * and its being late is not counted again.  False when it has ended: it comes from
+ * node_wait_next.
+ */
+#define NODE_LEAVE_MS 1500
+bool node_wait_leave(struct node_wait *w, struct node_io *io, bool late,
+		     void (*left)(struct node_io *io), void *arg);
 
 /* What a user is shown; a copy, never holds a credential. */
 struct node_info {

@@ -235,15 +235,11 @@ static void get_done(struct net_req *r)
 
 static void get_blob(struct net_call *c, void (*done)(struct net_req *r))
 {
-	struct node_io *io = c->io;
 	struct net_req *r = net_req_new(c, HTTP_GET, "GET", blob_path(c), done);
 
 	if (!r)
 		return;
-	r->http.ranged = true;
-	r->http.off = io->off;
-	r->http.len = io->len;
-	r->http.into = io->buf;
+	net_req_range(r);
 	net_req_start(r);
 }
 

@@ -93,6 +93,8 @@ void node_io_let_go(struct node_io *io);
 void node_io_ended(struct node_io *io);
 /* From start alone: ends an io that cannot be begun, on another thread. */
 void node_io_fail_soon(struct node_io *io, int err);
+/* Nobody waits for it (node_wait_leave); *late: that it is late has been said. */
+bool node_io_left(const struct node_io *io, bool *late);
 /* What an answer says about the node: its health, its last error. */
 void node_account(struct node *n, const struct node_io *io);
 /* The timer thread runs while there is an open node. */

@@ -8,6 +8,9 @@
 #include <time.h>
 #include "net/giveup.h"
 
+/* Who gets an io that has ended: done, or the `left` of who left it; END: nobody any more. */
+enum node_hand { HAND_DONE, HAND_LEFT, HAND_LEFT_LATE, HAND_END };
+
 /*
  * The timer.  A list ordered by fire_ms; nearly all requests are appended, because nearly
  * all have similar deadlines.  It runs while there are users (open nodes).
@@ -231,7 +234,9 @@ bool node_io_finish_why(struct node_io *io, int err, size_t got, struct buf *lis
 		io->list = *list;
 	io->end_ms = now_ms();
 	node_account(n, io);
-	if (io->done)
+	if (atomic_exchange(&io->hand, HAND_END) != HAND_DONE)
+		io->left(io);
+	else if (io->done)
 		io->done(io);
 	node_io_let_go(io);
 	pthread_mutex_lock(&n->lock);
@@ -304,14 +309,20 @@ void node_wait_init(struct node_wait *w)
 	cond_init_monotonic(&w->cond);
 }
 
+/* Under w->lock; io has not been called back. */
+static void wait_unlink(struct node_wait *w, struct node_io *io)
+{
+	*(io->wprev ? &io->wprev->wnext : &w->out) = io->wnext;
+	if (io->wnext)
+		io->wnext->wprev = io->wprev;
+}
+
 void node_wait_done(struct node_io *io)
 {
 	struct node_wait *w = io->arg;
 
 	pthread_mutex_lock(&w->lock);
-	*(io->wprev ? &io->wprev->wnext : &w->out) = io->wnext;
-	if (io->wnext)
-		io->wnext->wprev = io->wprev;
+	wait_unlink(w, io);
 	io->next = NULL;
 	*w->tail = io;
 	w->tail = &io->next;
@@ -333,6 +344,39 @@ void node_wait_submit(struct node_wait *w, struct node *n, struct node_io *io)
 	w->pending++;
 	pthread_mutex_unlock(&w->lock);
 	node_submit(n, io);
+}
+
+bool node_wait_leave(struct node_wait *w, struct node_io *io, bool late,
+		     void (*left)(struct node_io *io), void *arg)
+{
+	int was = HAND_DONE;
+
+	io->left = left;
+	io->left_arg = arg;
+	pthread_mutex_lock(&timer.lock);
+	if (io->timed && io->fire_ms && io->fire_ms > now_ms() + NODE_LEAVE_MS) {
+		timer_unlink(io);
+		io->fire_ms = now_ms() + NODE_LEAVE_MS;
+		timer_link(io);
+	}
+	pthread_mutex_unlock(&timer.lock);
+	pthread_mutex_lock(&w->lock);
+	bool ours = atomic_compare_exchange_strong(&io->hand, &was,
+						   late ? HAND_LEFT_LATE : HAND_LEFT);
+	if (ours) {
+		wait_unlink(w, io);
+		w->pending--;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return ours;
+}
+
+bool node_io_left(const struct node_io *io, bool *late)
+{
+	int hand = atomic_load(&io->hand);
+
+	*late = hand == HAND_LEFT_LATE;
+	return *late || hand == HAND_LEFT;
 }
 
 struct node_io *node_wait_next(struct node_wait *w, int64_t deadline_ms)

@@ -232,6 +232,17 @@ void net_req_start(struct net_req *r)
 	http_start(&r->http);
 }
 
+void net_req_range(struct net_req *r)
+{
+	struct node_io *io = r->call->io;
+
+	r->http.ranged = true;
+	r->http.off = io->off;
+	r->http.len = io->len;
+	r->http.into = io->buf;
+	r->http.came = &io->came;
+}
+
 int net_req_listing(struct net_req *r, enum listing_kind kind,
 		    int (*entry)(void *arg, const struct listing_entry *e))
 {

@@ -82,6 +82,8 @@ struct net_req *net_req_new(struct net_call *c, enum http_kind kind, const char 
 void net_req_start(struct net_req *r);
 /* Frees one that was not started. */
 void net_req_drop(struct net_req *r);
+/* The range of a blob that the io wants, into its buffer. */
+void net_req_range(struct net_req *r);
 /* The body of an answer goes into a listing, whose entries go to entry with arg = r. */
 int net_req_listing(struct net_req *r, enum listing_kind kind,
 		    int (*entry)(void *arg, const struct listing_entry *e));

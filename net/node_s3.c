@@ -350,12 +350,8 @@ static void s3_begin(struct net_call *c)
 	case NODE_GET:
 	case NODE_PROBE:
 		r = net_req_new(c, HTTP_GET, "GET", key_path(c), get_done);
-		if (r) {
-			r->http.ranged = true;
-			r->http.off = io->off;
-			r->http.len = io->len;
-			r->http.into = io->buf;
-		}
+		if (r)
+			net_req_range(r);
 		break;
 	case NODE_DEL:
 		r = net_req_new(c, HTTP_DELETE, "DELETE", key_path(c), delete_done);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 struct paces {
+	_Atomic unsigned ref; /* the owner's, and one for each read that was left */
 	pthread_mutex_t lock;
 	struct pace *p; /* by number of node; grows; guarded by lock */
 	size_t cnt;
@@ -15,13 +16,14 @@ int paces_new(struct paces **out)
 	*out = calloc(1, sizeof **out);
 	if (!*out)
 		return -ENOMEM;
+	(*out)->ref = 1;
 	pthread_mutex_init(&(*out)->lock, NULL);
 	return 0;
 }
 
 void paces_free(struct paces *ps)
 {
-	if (!ps)
+	if (!ps || atomic_fetch_sub(&ps->ref, 1) != 1)
 		return;
 	pthread_mutex_destroy(&ps->lock);
 	free(ps->p);
@@ -45,12 +47,13 @@ static struct pace *pace_locked(struct paces *ps, struct node *n)
 	return &ps->p[at];
 }
 
-uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late_ms)
+uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *look_ms,
+		     int64_t *late_ms)
 {
 	int64_t now = now_ms(), hedge = node_hedge_ms(n);
 	uint64_t ahead = 0;
 
-	*late_ms = now + hedge;
+	*look_ms = *late_ms = now + hedge;
 	pthread_mutex_lock(&ps->lock);
 	struct pace *p = pace_locked(ps, n);
 	if (p) {
@@ -60,6 +63,7 @@ uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late
 		if (!p->cnt)
 			g.over_ms = (uint32_t)hedge;
 		*late_ms = now + pace_late_ms(p, &g, len, now);
+		*look_ms = now + pace_look_ms(p, &g, len, now);
 		ahead = p->out_bytes;
 		pace_begin(p, len, now);
 	}
@@ -67,14 +71,59 @@ uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late
 	return ahead;
 }
 
-void paces_end(struct paces *ps, struct node *n, size_t len, uint64_t ahead, int64_t begun_ms,
+void paces_end(struct paces *ps, const struct node_io *io, size_t len, uint64_t ahead,
 	       int64_t end_ms, enum pace_end how)
 {
 	pthread_mutex_lock(&ps->lock);
-	struct pace *p = pace_locked(ps, n);
+	struct pace *p = pace_locked(ps, io->node);
 	if (p)
-		pace_end(p, len, ahead, begun_ms, end_ms, how);
+		pace_end(p, len, HF_MIN(atomic_load(&io->came), len), ahead, io->start_ms,
+			 end_ms, how);
 	pthread_mutex_unlock(&ps->lock);
+}
+
+struct leaving {
+	struct paces *ps;
+	size_t len;
+	uint64_t ahead;
+	int64_t ms; /* when it was left */
+};
+
+static void left(struct node_io *io)
+{
+	struct leaving *l = io->left_arg;
+
+	if (!io->err)
+		paces_end(l->ps, io, l->len, l->ahead, io->end_ms, PACE_CAME);
+	else
+		/* How long it may take in the end is not for how long others would wait. */
+		paces_end(l->ps, io, l->len, l->ahead, l->ms,
+			  io->err == -ETIMEDOUT ? PACE_LATE : PACE_QUIET);
+	paces_free(l->ps);
+	free(l);
+	node_io_unref(io);
+}
+
+bool paces_leave(struct paces *ps, struct node_wait *w, struct node_io *io, size_t len,
+		 uint64_t ahead, bool late)
+{
+	struct leaving *l = malloc(sizeof *l);
+
+	if (!l)
+		return false;
+	*l = (struct leaving){ps, len, ahead, now_ms()};
+	struct node *n = io->node;
+	pthread_mutex_lock(&ps->lock);
+	struct pace *p = pace_locked(ps, n);
+	if (p && late)
+		pace_late(p);
+	pthread_mutex_unlock(&ps->lock);
+	atomic_fetch_add(&ps->ref, 1);
+	if (node_wait_leave(w, io, late, left, l))
+		return true;
+	paces_free(ps);
+	free(l);
+	return false;
 }
 
 void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,

@@ -15,13 +15,19 @@ int paces_new(struct paces **out);
 void paces_free(struct paces *ps); /* NULL allowed */
 
 /*
- * paces_begin(ps, n, len, late_ms): a read of len bytes is sent to node n.  *late_ms: the
- * time at which it is late.  Returns the bytes under way before it, for paces_end.
- * paces_end: it has ended at end_ms, having begun at begun_ms.
+ * paces_begin(ps, n, len, look_ms, late_ms): a read of len bytes is sent to node n.  *look_ms,
+ * *late_ms: the times of pace_look_ms and pace_late_ms.  Returns the bytes under way before it,
+ * for paces_end.
+ * paces_end: it has ended at end_ms, having begun with its submission.
+ * paces_leave: a small one is not wanted any more, but what becomes of it is (node_wait_leave,
+ * which says what is returned; late: it was).
  */
-uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *late_ms);
-void paces_end(struct paces *ps, struct node *n, size_t len, uint64_t ahead, int64_t begun_ms,
+uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *look_ms,
+		     int64_t *late_ms);
+void paces_end(struct paces *ps, const struct node_io *io, size_t len, uint64_t ahead,
 	       int64_t end_ms, enum pace_end how);
+bool paces_leave(struct paces *ps, struct node_wait *w, struct node_io *io, size_t len,
+		 uint64_t ahead, bool late);
 /* How long a read of len bytes would take now, for each of cnt nodes; NULL ones are left out.
  */
 void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,

@@ -9,6 +9,8 @@
 #define AGAIN_MAX    3 /* repetitions of a request that failed, when it is needed */
 #define PAUSE_MIN_MS 100
 #define PAUSE_MAX_MS 1000
+#define LOOK_MS	     100 /* between two looks at how bulk comes, at the least */
+#define LOOK_CAP_MS  1000
 
 /* Rebuilding and checking one shard, at the least: 512 KiB in a millisecond. */
 #define CODE_BYTES_MS (512u << 10)
@@ -45,8 +47,8 @@ static void unpace(struct fetch *f, struct window *w, unsigned shard, int64_t en
 	if (!(w->paced >> shard & 1))
 		return;
 	w->paced &= ~(1u << shard);
-	paces_end(gather_paces(f->v), w->io[shard]->node, window_len(f, w), w->ahead[shard],
-		  w->io[shard]->start_ms, end_ms, how);
+	paces_end(gather_paces(f->v), w->io[shard], window_len(f, w), w->ahead[shard], end_ms,
+		  how);
 }
 
 void fetch_release(struct fetch *f)
@@ -134,7 +136,9 @@ static int ask(struct fetch *f, struct window *w, unsigned shard, struct node *n
 	w->asked |= 1u << shard;
 	w->paced |= 1u << shard;
 	w->io[shard] = io;
-	w->ahead[shard] = paces_begin(gather_paces(f->v), n, len, &w->due_ms[shard]);
+	w->ahead[shard] = paces_begin(gather_paces(f->v), n, len, &w->due_ms[shard],
+				      &w->late_ms[shard]);
+	w->seen[shard].ms = 0;
 	node_wait_submit(&f->wait, n, io);
 	return 0;
 }
@@ -233,18 +237,28 @@ static int rebuild(struct fetch *f, struct window *w)
 	return 0;
 }
 
-/* Everything wanted is here: the losers are cancelled, and who was late is told so. */
+/* Everything wanted is here: bulk that lost is cancelled, and who was late is told so. */
 static void finish(struct fetch *f, struct window *w)
 {
+	size_t len = window_len(f, w);
+	int64_t now = now_ms();
+
 	for (unsigned i = 0; i < EC_MAX; i++) {
 		uint32_t bit = 1u << i;
 		if (!(w->asked & bit) || (w->good & bit) || (w->failed & bit))
 			continue;
-		struct node *n = w->io[i]->node;
-		if (w->late & bit)
-			node_late(n);
-		unpace(f, w, i, now_ms(), w->late & bit ? PACE_LATE : PACE_QUIET);
-		node_cancel(w->io[i]);
+		/* Others may have been asked before that. */
+		bool late = (w->late & bit) && (len >= PACE_BULK || now >= w->late_ms[i]);
+		if (late)
+			node_late(w->io[i]->node);
+		if (len < PACE_BULK && (w->paced & bit) &&
+		    paces_leave(gather_paces(f->v), &f->wait, w->io[i], len, w->ahead[i],
+				late)) {
+			w->paced &= ~bit;
+		} else {
+			unpace(f, w, i, now, late ? PACE_LATE : PACE_QUIET);
+			node_cancel(w->io[i]);
+		}
 		w->io[i] = NULL;
 	}
 	w->good |= w->want;
@@ -305,6 +319,38 @@ static int arrived(struct fetch *f, struct node_io *io)
 	return err;
 }
 
+/* Whether shard i, which should be here by now, is late; else when to look again. */
+static bool is_late(struct fetch *f, struct window *w, unsigned i, int64_t now)
+{
+	size_t len = window_len(f, w), came = atomic_load(&w->io[i]->came);
+	struct node *node[EC_MAX];
+	int64_t left = INT64_MAX / 4;
+	struct choice c;
+
+	if (len < PACE_BULK || (!came && now >= w->late_ms[i]))
+		return true;
+	if (!came) {
+		w->due_ms[i] = w->late_ms[i];
+		return false;
+	}
+	if (!w->seen[i].ms || came < w->seen[i].came) {
+		/* It has come to its turn: from now on it is known how fast it is. */
+		w->due_ms[i] = now + LOOK_MS;
+	} else {
+		if (came > w->seen[i].came)
+			left = (int64_t)((uint64_t)(now - w->seen[i].ms) *
+					 (len - HF_MIN(came, len)) / (came - w->seen[i].came));
+		survey(f, w, &c, node);
+		if (choose_straggler(&c, left))
+			return true;
+		w->due_ms[i] = now + HF_MIN(HF_MAX(left / 2, (int64_t)LOOK_MS),
+					    (int64_t)LOOK_CAP_MS);
+	}
+	w->seen[i].came = came;
+	w->seen[i].ms = now;
+	return false;
+}
+
 /* Starts what may start; *next = when something becomes late.  0 or an error. */
 static int tend(struct fetch *f, int64_t *next)
 {
@@ -319,7 +365,7 @@ static int tend(struct fetch *f, int64_t *next)
 		uint32_t before = w->late;
 		for (unsigned i = 0; i < EC_MAX && !w->done; i++)
 			if (((w->asked & ~w->good & ~w->failed & ~w->late) >> i & 1) &&
-			    w->due_ms[i] <= now)
+			    w->due_ms[i] <= now && is_late(f, w, i, now))
 				w->late |= 1u << i;
 		if (w->late != before)
 			err = ask_more(f, w);

@@ -5,7 +5,8 @@
  * A fetch is a list of windows; a window is a range of rows and the shards that are wanted
  * of it.  Each wanted shard is one GET.  When one is late (past its node's own p95), absent,
  * wrong, or on a node known to be down or slow, others are asked until K shards of the
- * window are on their way; the first K rebuild the wanted ones, the losers are cancelled.
+ * window are on their way; the first K rebuild the wanted ones.  Bulk is late when what has
+ * come of it says that another node would bring it plainly sooner.
  * Every row's tag is checked when it arrives; a node with a wrong one is named.
  *
  * When fewer than K can be had a patient fetch does not give up yet: the nodes that are away
@@ -25,7 +26,12 @@ struct window {
 	uint32_t asked, good, failed, late;
 	uint32_t paced; /* begun in the paces, and not ended there */
 	bool started, done;
-	int64_t due_ms[EC_MAX];	    /* when an asked one becomes late */
+	int64_t due_ms[EC_MAX];	    /* when to look whether an asked one is late */
+	int64_t late_ms[EC_MAX];    /* when it is, whatever has come of it */
+	struct {
+		size_t came;
+		int64_t ms;
+	} seen[EC_MAX]; /* of bulk: what had come at the last look; ms 0: there was none */
 	int why[EC_MAX];	    /* the error, where failed */
 	uint8_t again[EC_MAX];	    /* how often it was repeated */
 	uint64_t ahead[EC_MAX];	    /* bytes under way at its node before it */

@@ -21,7 +21,7 @@ static void answers(struct sim *s, unsigned cnt, size_t len, int64_t *now)
 		int64_t begun = *now;
 		pace_begin(&s->p, len, begun);
 		*now += s->over_ms + (int64_t)len / s->rate;
-		pace_end(&s->p, len, 0, begun, *now, PACE_CAME);
+		pace_end(&s->p, len, 0, 0, begun, *now, PACE_CAME);
 	}
 }
 
@@ -49,7 +49,7 @@ static void test_pace(void **state)
 	/* What is under way comes first. */
 	pace_begin(&s.p, 12000000, now);
 	near(pace_expect_ms(&s.p, &guess, 4096, now), 1040);
-	pace_end(&s.p, 12000000, 0, now, now + 5, PACE_QUIET);
+	pace_end(&s.p, 12000000, 0, 0, now, now + 5, PACE_QUIET);
 	near(pace_expect_ms(&s.p, &guess, 4096, now), 40);
 	assert_int_equal(s.p.out, 0);
 	assert_int_equal(s.p.out_bytes, 0);
@@ -69,7 +69,7 @@ static void test_shared_link(void **state)
 		for (int i = 0; i < 3; i++)
 			pace_begin(&s.p, len, begun);
 		for (int i = 0; i < 3; i++)
-			pace_end(&s.p, len, len * (unsigned)i, begun,
+			pace_end(&s.p, len, 0, len * (unsigned)i, begun,
 				 begun + 40 + 100 * (i + 1), PACE_CAME);
 		now += 340;
 	}
@@ -88,7 +88,7 @@ static void test_late_then_recovered(void **state)
 	for (int i = 0; i < 3; i++) {
 		pace_begin(&s.p, 1 << 20, now);
 		now += 3000;
-		pace_end(&s.p, 1 << 20, 0, now - 3000, now, PACE_LATE);
+		pace_end(&s.p, 1 << 20, 0, 0, now - 3000, now, PACE_LATE);
 	}
 	int64_t bad = pace_expect_ms(&s.p, &guess, 1 << 20, now);
 	assert_true(bad > 300);
@@ -116,15 +116,38 @@ static void test_impatience(void **state)
 	for (int i = 0; i < 2; i++) {
 		pace_begin(&s.p, 4096, now);
 		now += patience;
-		pace_end(&s.p, 4096, 0, now - patience, now, PACE_LATE);
+		pace_end(&s.p, 4096, 0, 0, now - patience, now, PACE_LATE);
 		assert_in_range(pace_late_ms(&s.p, &guess, 4096, now), 45, 120);
 	}
 	/* Given up for another reason says nothing; an answer says all. */
 	pace_begin(&s.p, 4096, now);
-	pace_end(&s.p, 4096, 0, now, now + 10, PACE_QUIET);
+	pace_end(&s.p, 4096, 0, 0, now, now + 10, PACE_QUIET);
 	assert_in_range(pace_late_ms(&s.p, &guess, 4096, now), 45, 120);
 	answers(&s, 1, 4096, &now);
 	assert_true(pace_late_ms(&s.p, &guess, 4096, now) >= 200);
+}
+
+/* Late twice and nothing since: others are asked at once, until it answers. */
+static void test_mute(void **state)
+{
+	struct sim s = {.over_ms = 40, .rate = 12000};
+	int64_t now = 1000;
+
+	(void)state;
+	answers(&s, 20, 4096, &now);
+	pace_late(&s.p);
+	assert_true(pace_look_ms(&s.p, &guess, 4096, now) >= 40);
+	pace_late(&s.p);
+	assert_int_equal(pace_look_ms(&s.p, &guess, 4096, now), 0);
+	/* But it is not late before its time. */
+	assert_true(pace_late_ms(&s.p, &guess, 4096, now) >= 40);
+	answers(&s, 1, 4096, &now);
+	assert_true(pace_look_ms(&s.p, &guess, 4096, now) >= 40);
+	/* Bulk is looked at when it should be here, which is before it is late. */
+	answers(&s, 10, 4 << 20, &now);
+	near(pace_look_ms(&s.p, &guess, 4 << 20, now), 60 + (4 << 20) / 12000);
+	assert_true(pace_late_ms(&s.p, &guess, 4 << 20, now) >
+		    pace_look_ms(&s.p, &guess, 4 << 20, now));
 }
 
 static void test_guess(void **state)
@@ -176,6 +199,33 @@ static void test_healthy(void **state)
 		assert_int_equal(choose_more(&c), 0);
 		assert_true(choose_hope(&c));
 	}
+}
+
+/* The rest of a shard is asked of another when that is plainly sooner. */
+static void test_straggler(void **state)
+{
+	struct choice c = four_of_six(15);
+
+	(void)state;
+	c.asked = 15;
+	c.can = 48;
+	c.expect_ms[4] = 500;
+	c.expect_ms[5] = 400;
+	assert_false(choose_straggler(&c, 100));
+	assert_false(choose_straggler(&c, 600));
+	assert_true(choose_straggler(&c, 700));
+	/* A slow node is no way out, nor is one that was asked or has failed. */
+	c.avoid = 32;
+	assert_false(choose_straggler(&c, 700));
+	assert_true(choose_straggler(&c, 1000));
+	c.avoid = 48;
+	assert_false(choose_straggler(&c, 100000));
+	c.avoid = 0;
+	c.asked = 63;
+	assert_false(choose_straggler(&c, 100000));
+	c.asked = 15;
+	c.failed = 48;
+	assert_false(choose_straggler(&c, 100000));
 }
 
 /* A segment is read from the K that end first; a loaded one is spared. */
@@ -340,7 +390,8 @@ int main(void)
 		cmocka_unit_test(test_pace),
 		cmocka_unit_test(test_shared_link),
 		cmocka_unit_test(test_late_then_recovered),
-		cmocka_unit_test(test_impatience),
+		cmocka_unit_test(test_impatience), cmocka_unit_test(test_mute),
+		cmocka_unit_test(test_straggler),
 		cmocka_unit_test(test_guess),
 		cmocka_unit_test(test_healthy),
 		cmocka_unit_test(test_least_finish),

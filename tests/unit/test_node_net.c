@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "net/node.h"
+#include "net/node_impl.h"
 #include "scripted.h"
 
 #define CNT(a) (sizeof(a) / sizeof(a)[0])
@@ -291,6 +291,87 @@ static void test_hang(void **state)
 	}
 }
 
+/* --- reads that are left --- */
+
+static struct node_wait gone; /* where those that were left turn up in the end */
+
+static void on_left(struct node_io *io)
+{
+	assert_ptr_equal(io->left_arg, &gone);
+	pthread_mutex_lock(&gone.lock);
+	*gone.tail = io;
+	io->next = NULL;
+	gone.tail = &io->next;
+	pthread_cond_signal(&gone.cond);
+	pthread_mutex_unlock(&gone.lock);
+}
+
+static struct node_io *get_io(void)
+{
+	struct node_io *io = node_io_new(NODE_GET, "l/abcd");
+
+	assert_non_null(io);
+	io->len = 5;
+	io->trusted = true;
+	io->deadline_ms = now_ms() + 60000;
+	return io;
+}
+
+/*
+ * A read that nobody waits for any more: taken back, it costs the server its connection; left,
+ * it ends by itself and the next one has the connection.  One that hangs ends soon all the
+ * same, and that is what the node is judged by.
+ */
+static void test_leave(void **state)
+{
+	static const struct act slow = {"HTTP/1.1 206 P\r\nContent-Range: bytes 0-4/9\r\n"
+					"Content-Length: 5\r\n\r\nhello",
+					ACT_KEEP, false, 2, 0},
+				hangs = {"HTTP/1.1 206 P\r\n", ACT_HANG, false, 0, 0};
+
+	(void)state;
+	for (int pass = 0; pass < 3; pass++) {
+		struct node_wait w;
+		struct node_io *io = get_io();
+
+		open_node(pass == 2 ? &hangs : &slow, 1, DAV);
+		node_wait_init(&w);
+		node_wait_init(&gone);
+		node_wait_submit(&w, node, io);
+		while (!sc_cnt(sv))
+			usleep(1000);
+		if (pass) {
+			assert_true(node_wait_leave(&w, io, pass == 1, on_left, &gone));
+			node_wait_release(&w);
+			gone.pending = 1;
+			io = node_wait_next(&gone, now_ms() + 30000);
+			assert_non_null(io);
+			assert_int_equal(io->err, pass == 1 ? 0 : -ETIMEDOUT);
+			if (pass == 1)
+				assert_memory_equal(io->buf, "hello", 5);
+			assert_int_equal(io->came, pass == 1 ? 5 : 0);
+			/* That it was late has been said, of the one that was left as late. */
+			assert_int_equal(node->health.lates, pass == 1 ? 0 : 1);
+			node_io_unref(io);
+		} else {
+			node_cancel(io);
+			node_wait_release(&w);
+		}
+		if (pass < 2) {
+			io = run(get_io(), 30000);
+			assert_int_equal(io->err, 0);
+			assert_int_equal(sv->conns, pass ? 1 : 2);
+			/* What has come cannot be left any more. */
+			node_wait_init(&w);
+			assert_false(node_wait_leave(&w, io, false, on_left, &gone));
+			node_wait_release(&w);
+			node_io_unref(io);
+		}
+		node_wait_release(&gone);
+		close_node();
+	}
+}
+
 static void test_s3_pages(void **state)
 {
 #define PAGE(more, token, key)                                                                 \
@@ -385,7 +466,7 @@ int main(void)
 		cmocka_unit_test(test_probe),	    cmocka_unit_test(test_dav_place),
 		cmocka_unit_test(test_dav_parents), cmocka_unit_test(test_put_errors),
 		cmocka_unit_test(test_s3_pages),    cmocka_unit_test(test_dav_list),
-		cmocka_unit_test(test_hang),
+		cmocka_unit_test(test_hang),	    cmocka_unit_test(test_leave),
 	};
 
 	log_set_quiet(true);
