@@ -67,6 +67,48 @@ int making_write(const char *dir, const uint8_t vol[VOL_LEN], const char *kit,
 		   : 0;
 }
 
+void making_release(struct making *m)
+{
+	free(m->node);
+	json_decref(m->text);
+	*m = (struct making){0};
+}
+
+int making_parse(const char *text, size_t len, struct making *out)
+{
+	struct making m = {.text = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL)};
+	const json_t *list = json_object_get(m.text, "nodes");
+	const char *id = json_string_value(json_object_get(m.text, "volume"));
+	int err = -EBADMSG;
+
+	m.kit = json_string_value(json_object_get(m.text, "kit"));
+	if (!id || hex_decode(id, m.vol, VOL_LEN) || !m.kit || !json_is_array(list))
+		goto bad;
+	m.node = calloc(json_array_size(list) + 1, sizeof *m.node);
+	if (!m.node) {
+		err = -ENOMEM;
+		goto bad;
+	}
+	for (; m.cnt < json_array_size(list); m.cnt++) {
+		const json_t *j = json_array_get(list, m.cnt);
+		json_int_t number = json_integer_value(json_object_get(j, "number"));
+		struct making_node *n = &m.node[m.cnt];
+
+		n->number = (uint16_t)number;
+		n->path = json_string_value(json_object_get(j, "path"));
+		n->made = json_is_true(json_object_get(j, "made"));
+		n->url = json_string_value(json_object_get(j, "url"));
+		if (number < 1 || number >= NODE_NONE || !n->path == !n->url ||
+		    (n->path && *n->path != '/'))
+			goto bad;
+	}
+	*out = m;
+	return 0;
+bad:
+	making_release(&m);
+	return err;
+}
+
 void making_done(const char *dir)
 {
 	char path[PATH_MAX];
@@ -234,28 +276,25 @@ int making_clear_server(uint16_t number, const char *url, const uint8_t vol[VOL_
 
 /* --- undoing --- */
 
-static void undo_node(const uint8_t vol[VOL_LEN], const json_t *j)
+static void undo_node(const uint8_t vol[VOL_LEN], const struct making_node *one)
 {
-	const char *path = json_string_value(json_object_get(j, "path"));
-	json_int_t number = json_integer_value(json_object_get(j, "number"));
 	char url[NODE_URL_CAP];
 	struct node *n;
 	int fd;
 
-	if (!path || number < 1 || number >= NODE_NONE ||
-	    (size_t)snprintf(url, sizeof url, "dir:%s", path) >= sizeof url ||
-	    making_lock(path, &fd) || node_open(&n, (uint16_t)number, url, NULL)) {
+	if ((size_t)snprintf(url, sizeof url, "dir:%s", one->path) >= sizeof url ||
+	    making_lock(one->path, &fd) || node_open(&n, one->number, url, NULL)) {
 		/* Nothing is there, or somebody makes something new of it. */
 		return;
 	}
 	int err = node_verify(n, vol, now_ms() + VERIFY_MS);
 	node_close(n);
 	if (!err)
-		making_clear_node(path);
+		making_clear_node(one->path);
 	else if (err == -ENOENT)
-		clear_unmarked(path, vol, (uint16_t)number);
-	if (json_is_true(json_object_get(j, "made")))
-		rmdir(path);
+		clear_unmarked(one->path, vol, one->number);
+	if (one->made)
+		rmdir(one->path);
 	close(fd);
 }
 
@@ -303,12 +342,10 @@ static bool undo_unwritten(const char *dir)
 int making_undo(const char *dir, struct creds *creds)
 {
 	char path[PATH_MAX];
-	uint8_t vol[VOL_LEN];
 	struct buf text = {0};
-	json_error_t e;
+	struct making m;
 	struct stat st;
-	json_t *root, *one;
-	size_t i;
+	int err = 0;
 
 	/* Killed before anything was written down: then there is nothing else. */
 	if (rmdir(dir) == 0)
@@ -319,30 +356,22 @@ int making_undo(const char *dir, struct creds *creds)
 	snprintf(path, sizeof path, "%s/" FILE_NAME, dir);
 	if (file_read(path, FILE_CAP, &text))
 		return undo_unwritten(dir) ? 0 : -EEXIST;
-	root = json_loadb((const char *)text.p, text.len, JSON_REJECT_DUPLICATES, &e);
+	int bad = making_parse((const char *)text.p, text.len, &m);
 	buf_release(&text);
-	const char *id = json_string_value(json_object_get(root, "volume"));
-	if (!id || hex_decode(id, vol, VOL_LEN)) {
-		json_decref(root);
-		return -EEXIST;
-	}
+	if (bad)
+		return bad == -ENOMEM ? bad : -EEXIST;
 	/* Servers first: where that fails, all is as it was for another try. */
-	int err = 0;
-	json_array_foreach(json_object_get(root, "nodes"), i, one)
-	{
-		const char *url = json_string_value(json_object_get(one, "url"));
-		json_int_t number = json_integer_value(json_object_get(one, "number"));
-
-		if (url && number >= 1 && number < NODE_NONE && !err)
-			err = making_clear_server((uint16_t)number, url, vol, creds);
+	for (size_t i = 0; i < m.cnt && !err; i++)
+		if (m.node[i].url)
+			err = making_clear_server(m.node[i].number, m.node[i].url, m.vol,
+						  creds);
+	if (!err) {
+		for (size_t i = 0; i < m.cnt; i++)
+			if (m.node[i].path)
+				undo_node(m.vol, &m.node[i]);
+		undo_kit(m.vol, m.kit);
+		err = cmd_remove_tree(dir);
 	}
-	if (err) {
-		json_decref(root);
-		return err;
-	}
-	json_array_foreach(json_object_get(root, "nodes"), i, one)
-		undo_node(vol, one);
-	undo_kit(vol, json_string_value(json_object_get(root, "kit")));
-	json_decref(root);
-	return cmd_remove_tree(dir);
+	making_release(&m);
+	return err;
 }

@@ -17,11 +17,22 @@ struct making_node {
 	bool made;	  /* the directory was not there before */
 	const char *url;  /* of a server; else NULL */
 };
+/* The list, read back; what it points to is its own. */
+struct making {
+	uint8_t vol[VOL_LEN];
+	const char *kit;
+	struct making_node *node;
+	size_t cnt;
+	void *text;
+};
 
 /* Writes dir/making; kit is the path where the kit will be.  A log line on errors. */
 int making_write(const char *dir, const uint8_t vol[VOL_LEN], const char *kit,
 		 const struct making_node *node, size_t cnt);
 void making_done(const char *dir);
+/* -EBADMSG for what making_write does not write; -ENOMEM. */
+int making_parse(const char *text, size_t len, struct making *out);
+void making_release(struct making *m); /* zeroed ones allowed */
 /*
  * Undoes what a killed create left in dir and on its nodes, and removes dir.  On a node only
  * what stands beside this volume's own marker goes; the marker goes last.  creds open those
