@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include "cache/cut.h"
 #include "cache/datafile.h"
+#include "net/cond.h"
 
 #define IN_FLIGHT      2u		 /* and one being filled */
 #define PIECE_LEN      ((size_t)1 << 20) /* in one read */
@@ -369,8 +370,7 @@ static int forsake(struct store *st)
 static void idle(struct ahead *a, int64_t ms)
 {
 	struct publisher *p = a->p;
-	int64_t until = now_ms() + ms;
-	struct timespec ts = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+	int64_t until = ms ? now_ms() + ms : INT64_MAX;
 
 	pthread_mutex_lock(&p->lock);
 	uint64_t pokes = p->pokes;
@@ -378,8 +378,7 @@ static void idle(struct ahead *a, int64_t ms)
 
 	while (!rc && !p->stopping && !p->stopped && !p->crashed && p->held_gen == a->gen &&
 	       p->pokes == pokes && p->hurries == a->hurries)
-		rc = ms ? pthread_cond_timedwait(&p->cond, &p->lock, &ts)
-			: pthread_cond_wait(&p->cond, &p->lock);
+		rc = cond_until(&p->cond, &p->lock, until);
 	pthread_mutex_unlock(&p->lock);
 }
 

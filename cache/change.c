@@ -4,6 +4,7 @@
 #include "cache/cut.h"
 #include "cache/member.h"
 #include "cache/move.h"
+#include "net/cond.h"
 
 static int known(struct publisher *p, uint16_t number, struct node_spec **list, size_t *cnt,
 		 size_t *at)
@@ -324,12 +325,11 @@ int move_get(struct publisher *p, uint16_t number, struct move_status *out)
 void move_wait(struct publisher *p, int64_t ms)
 {
 	int64_t until = now_ms() + ms;
-	struct timespec ts = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
 
 	pthread_mutex_lock(&p->lock);
 	uint64_t rounds = p->move_rounds;
 	while (!p->stopping && !p->stopped && p->move_rounds == rounds &&
-	       pthread_cond_timedwait(&p->cond, &p->lock, &ts) != ETIMEDOUT)
+	       cond_until(&p->cond, &p->lock, until) != ETIMEDOUT)
 		;
 	pthread_mutex_unlock(&p->lock);
 }

@@ -8,6 +8,7 @@
 #include "cache/data.h"
 #include "cache/db.h"
 #include "cache/meta.h"
+#include "net/cond.h"
 
 #define SYNC_ROUNDS    3
 #define IDLE_MS	       5000
@@ -280,20 +281,6 @@ void store_commit_soon(struct store *st)
 	pthread_mutex_unlock(&st->meta);
 }
 
-static struct timespec deadline_in(unsigned ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	ts.tv_sec += ms / 1000;
-	ts.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_sec++;
-		ts.tv_nsec -= 1000000000;
-	}
-	return ts;
-}
-
 static bool commit_wanted(const struct store *st)
 {
 	return !st->failed && (st->txn_dirty || st->dirty_cnt || st->redo_cnt);
@@ -306,10 +293,10 @@ static void commit_idle(struct store *st)
 		pthread_cond_wait(&st->thread_cond, &st->meta);
 		return;
 	}
-	struct timespec until = deadline_in(IDLE_MS);
+	int64_t until = now_ms() + IDLE_MS;
 	int rc = 0;
 	while (!rc && !st->stopping && !commit_wanted(st))
-		rc = pthread_cond_timedwait(&st->thread_cond, &st->meta, &until);
+		rc = cond_until(&st->thread_cond, &st->meta, until);
 	if (rc == ETIMEDOUT && !commit_wanted(st) && !st->committing && !st->failed)
 		db_commit_locked(st, DB_CKPT_TRUNCATE);
 }
@@ -326,11 +313,11 @@ void *commit_main(void *arg)
 			commit_idle(st);
 			continue;
 		}
-		struct timespec until = deadline_in(st->opts.commit_ms);
+		int64_t until = now_ms() + st->opts.commit_ms;
 		int rc = 0;
 		while (!rc && !st->stopping && !st->commit_now && commit_wanted(st) &&
 		       !wal_large(st, 1))
-			rc = pthread_cond_timedwait(&st->thread_cond, &st->meta, &until);
+			rc = cond_until(&st->thread_cond, &st->meta, until);
 		if (st->stopping || !commit_wanted(st))
 			continue;
 		st->commit_now = false;

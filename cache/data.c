@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include "net/cond.h"
 #include "net/giveup.h"
 
 #define CACHE_MIN ((uint64_t)1 << 30)
@@ -120,23 +121,13 @@ static int wait_busy_locked(struct store *st, uint64_t ino, uint64_t off, int64_
 	uint64_t end;
 
 	while (fetch_busy_locked(d, ino, off, &end)) {
-		int64_t left = deadline_ms - now_ms();
-		struct timespec ts;
-
-		if (left <= 0)
+		if (deadline_ms <= now_ms())
 			return -ETIMEDOUT;
-		clock_gettime(CLOCK_MONOTONIC, &ts);
-		ts.tv_sec += left / 1000;
-		ts.tv_nsec += left % 1000 * 1000000;
-		if (ts.tv_nsec >= 1000000000) {
-			ts.tv_sec++;
-			ts.tv_nsec -= 1000000000;
-		}
 		pthread_mutex_unlock(&st->meta);
 		giveup_begin(&st->meta, &d->busy_cond);
 		pthread_mutex_lock(&st->meta);
 		if (!giveup_over() && fetch_busy_locked(d, ino, off, &end))
-			pthread_cond_timedwait(&d->busy_cond, &st->meta, &ts);
+			cond_until(&d->busy_cond, &st->meta, deadline_ms);
 		pthread_mutex_unlock(&st->meta);
 		giveup_end();
 		pthread_mutex_lock(&st->meta);
@@ -621,17 +612,6 @@ static int open_locked(struct store *st)
 	st->cached_bytes = a.cached;
 	st->unpublished_bytes = a.unpublished;
 	return err;
-}
-
-static int cond_init(pthread_cond_t *c)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	int rc = pthread_cond_init(c, &attr);
-	pthread_condattr_destroy(&attr);
-	return -rc;
 }
 
 int data_open(struct store *st)

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "net/cond.h"
 
 #define TRIM_DELAY_MS 500
 #define SMALL_BATCH   256
@@ -422,16 +423,12 @@ void *keeper_main(void *arg)
 			data_evict(st, d->limit - d->limit / 16);
 			pthread_mutex_lock(&st->meta);
 		} else if (d->trim_cnt) {
-			struct timespec ts;
+			int64_t until = now_ms() + TRIM_DELAY_MS;
 			int rc = 0;
 
 			/* Many files deleted one after the other share a commit. */
-			clock_gettime(CLOCK_MONOTONIC, &ts);
-			ts.tv_nsec += TRIM_DELAY_MS * 1000000l;
-			ts.tv_sec += ts.tv_nsec / 1000000000;
-			ts.tv_nsec %= 1000000000;
 			while (!rc && !d->stopping)
-				rc = pthread_cond_timedwait(&d->keeper_cond, &st->meta, &ts);
+				rc = cond_until(&d->keeper_cond, &st->meta, until);
 			if (d->stopping)
 				break;
 			pthread_mutex_unlock(&st->meta);

@@ -12,6 +12,7 @@
 #include "cache/member.h"
 #include "cache/move.h"
 #include "cache/older.h"
+#include "net/cond.h"
 
 #define LIST_DEADLINE_MS (10 * 60 * 1000)
 #define RETRY_MS	 30000
@@ -546,17 +547,11 @@ void *mend_main(void *arg)
 		int64_t until = retry ? HF_MIN(now_ms() + RETRY_MS, m.next_ms) : m.next_ms;
 		if (p->shards_late)
 			until = HF_MIN(until, p->shards_next_ms);
-		struct timespec ts = {.tv_sec = until / 1000,
-				      .tv_nsec = until % 1000 * 1000000};
-
 		while (!p->stopping && !p->stopped && !m.soon && p->ready == ready &&
 		       (p->pokes == m.pokes || !ready) && p->done == m.done &&
-		       p->protect_want == m.protect) {
-			if (until == INT64_MAX)
-				pthread_cond_wait(&p->cond, &p->lock);
-			else if (pthread_cond_timedwait(&p->cond, &p->lock, &ts) == ETIMEDOUT)
+		       p->protect_want == m.protect)
+			if (cond_until(&p->cond, &p->lock, until) == ETIMEDOUT)
 				break;
-		}
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;

@@ -5,6 +5,7 @@
 #include "cache/cut.h"
 #include "cache/member.h"
 #include "cache/usage.h"
+#include "net/cond.h"
 
 #define SLICE_ROWS 200	 /* segments looked at in one hold of meta */
 #define SLICE_MS   2000	 /* of moving before other mending has its turn */
@@ -117,12 +118,8 @@ static int yield(struct publisher *p)
 	int64_t until = now_ms() + YIELD_MS;
 
 	pthread_mutex_lock(&p->lock);
-	while (!p->stopping && !p->stopped && p->status.busy && now_ms() < until) {
-		struct timespec ts = {.tv_sec = until / 1000,
-				      .tv_nsec = until % 1000 * 1000000};
-
-		pthread_cond_timedwait(&p->cond, &p->lock, &ts);
-	}
+	while (!p->stopping && !p->stopped && p->status.busy && now_ms() < until)
+		cond_until(&p->cond, &p->lock, until);
 	int r = p->stopping || p->stopped ? -ECANCELED : 0;
 
 	pthread_mutex_unlock(&p->lock);

@@ -4,6 +4,7 @@
 #include "cache/cut.h"
 #include "cache/move.h"
 #include "cache/scrub.h"
+#include "net/cond.h"
 #include "net/giveup.h"
 
 #define BUSY_BYTES     ((uint64_t)64 << 20) /* in BUSY_MS */
@@ -15,9 +16,7 @@
 
 static int wait_until(struct publisher *p, int64_t ms)
 {
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-
-	return pthread_cond_timedwait(&p->cond, &p->lock, &ts);
+	return cond_until(&p->cond, &p->lock, ms);
 }
 
 int publish_stage(struct publisher *p, const char *name)
@@ -590,17 +589,13 @@ static int held_before(struct publisher *p)
 int publish_prepare(struct publisher **out, struct store *st, const struct publish_opts *o)
 {
 	struct publisher *p = calloc(1, sizeof *p);
-	pthread_condattr_t at;
 
 	*out = NULL;
 	if (!p)
 		return -ENOMEM;
 	p->st = st;
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_condattr_init(&at);
-	pthread_condattr_setclock(&at, CLOCK_MONOTONIC);
-	pthread_cond_init(&p->cond, &at);
-	pthread_condattr_destroy(&at);
+	cond_init(&p->cond);
 	int r = copy_opts(p, o);
 
 	if (!r && st->vol)

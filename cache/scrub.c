@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "cache/scrub.h"
 #include "cache/datafile.h"
+#include "net/cond.h"
 
 #include <sodium.h>
 #include <stdlib.h>
@@ -504,10 +505,7 @@ static bool busy(const struct publisher *p)
 
 static void wait_ms(struct publisher *p, int64_t ms)
 {
-	int64_t until = now_ms() + HF_MIN(ms, (int64_t)3600 * 1000);
-	struct timespec ts = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
-
-	pthread_cond_timedwait(&p->cond, &p->lock, &ts);
+	cond_until(&p->cond, &p->lock, now_ms() + HF_MIN(ms, (int64_t)3600 * 1000));
 }
 
 void *scrub_main(void *arg)

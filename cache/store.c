@@ -11,6 +11,7 @@
 #include "cache/db.h"
 #include "cache/meta.h"
 #include "cache/quota.h"
+#include "net/cond.h"
 #include "net/record.h"
 
 #define COMMIT_MS      1000
@@ -293,21 +294,15 @@ static int space_open(struct store *st)
 
 static int locks_init(struct store *st)
 {
-	pthread_condattr_t attr;
-
 	if (pthread_mutex_init(&st->meta, NULL))
 		return -ENOMEM;
 	if (pthread_mutex_init(&st->space, NULL))
 		goto meta;
-	if (pthread_condattr_init(&attr))
+	if (cond_init(&st->commit_cond))
 		goto space;
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	int rc = pthread_cond_init(&st->commit_cond, &attr);
-	if (!rc && (rc = pthread_cond_init(&st->thread_cond, &attr)))
-		pthread_cond_destroy(&st->commit_cond);
-	pthread_condattr_destroy(&attr);
-	if (!rc)
+	if (!cond_init(&st->thread_cond))
 		return 0;
+	pthread_cond_destroy(&st->commit_cond);
 space:
 	pthread_mutex_destroy(&st->space);
 meta:

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "net/cond.h"
 
 #define STALE_MS 5000
 
@@ -191,13 +192,13 @@ static void *ask_main(void *arg)
 static int ask(const char *path, bool flush_it, int timeout_ms)
 {
 	struct ask *a = calloc(1, sizeof *a);
-	struct timespec end;
+	int64_t end = now_ms() + timeout_ms;
 	pthread_t thread;
 
 	if (!a)
 		return -ENOMEM;
 	pthread_mutex_init(&a->lock, NULL);
-	pthread_cond_init(&a->cond, NULL);
+	cond_init(&a->cond);
 	a->flush = flush_it;
 	a->path = strdup(path);
 	if (!a->path || pthread_create(&thread, NULL, ask_main, a)) {
@@ -205,10 +206,8 @@ static int ask(const char *path, bool flush_it, int timeout_ms)
 		return -ENOMEM;
 	}
 	pthread_detach(thread);
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += timeout_ms / 1000;
 	pthread_mutex_lock(&a->lock);
-	while (!a->done && pthread_cond_timedwait(&a->cond, &a->lock, &end) == 0)
+	while (!a->done && cond_until(&a->cond, &a->lock, end) == 0)
 		;
 	int err = a->done ? a->err : -ETIMEDOUT;
 	bool mine = a->done;

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
+#include "net/cond.h"
 #include "net/giveup.h"
 
 #define BUCKETS 1024
@@ -31,7 +32,6 @@ struct cells {
 
 int cells_new(struct cells **out, size_t cap_bytes)
 {
-	pthread_condattr_t attr;
 	struct cells *c = calloc(1, sizeof *c);
 
 	*out = c;
@@ -39,10 +39,7 @@ int cells_new(struct cells **out, size_t cap_bytes)
 		return -ENOMEM;
 	c->cap = cap_bytes;
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&c->cond);
 	return 0;
 }
 
@@ -158,13 +155,12 @@ void cells_fail(struct cells *c, struct cell *e, int err)
 
 int cells_wait(struct cells *c, struct cell *e, int64_t deadline_ms)
 {
-	struct timespec ts = {deadline_ms / 1000, deadline_ms % 1000 * 1000000};
 	int rc = 0, over = 0;
 
 	giveup_begin(&c->lock, &c->cond);
 	pthread_mutex_lock(&c->lock);
 	while (e->busy && rc == 0 && !(over = giveup_over()))
-		rc = pthread_cond_timedwait(&c->cond, &c->lock, &ts);
+		rc = cond_until(&c->cond, &c->lock, deadline_ms);
 	int err = !e->busy ? e->err : over ? over : -ETIMEDOUT;
 	pthread_mutex_unlock(&c->lock);
 	giveup_end();

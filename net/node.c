@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "net/node_impl.h"
+#include "net/cond.h"
 #include "net/probe.h"
 
 #include <stdlib.h>
@@ -48,7 +49,6 @@ int node_open(struct node **out, uint16_t number, const char *url, struct creds 
 		[URL_S3] = &node_s3_kind,
 		[URL_DAV] = &node_dav_kind,
 	};
-	pthread_condattr_t attr;
 
 	*out = NULL;
 	struct node *n = calloc(1, sizeof *n);
@@ -71,10 +71,7 @@ int node_open(struct node **out, uint16_t number, const char *url, struct creds 
 	n->creds = creds;
 	creds_ref(creds);
 	pthread_mutex_init(&n->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&n->idle, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&n->idle);
 	err = n->kind->open(n);
 	if (err) {
 		node_unref(n);

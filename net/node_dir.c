@@ -21,6 +21,7 @@
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
+#include "net/cond.h"
 
 #define WORKERS	      4
 #define LOST_MAX      16
@@ -626,13 +627,10 @@ static void *worker_main(void *arg)
 	for (;;) {
 		struct node_io *io = queue_pop(d);
 		if (!io) {
-			struct timespec ts;
 			if (d->stopping)
 				break;
-			clock_gettime(CLOCK_MONOTONIC, &ts);
-			ts.tv_sec += LINGER_S;
 			d->idle++;
-			int rc = pthread_cond_timedwait(&d->work, &d->lock, &ts);
+			int rc = cond_until(&d->work, &d->lock, now_ms() + LINGER_S * 1000);
 			d->idle--;
 			if (rc == ETIMEDOUT && !d->head)
 				break;
@@ -772,18 +770,13 @@ static void dir_give_up(struct node *n, struct node_io *io)
 
 static int dir_open(struct node *n)
 {
-	pthread_condattr_t attr;
-
 	struct dir_node *d = calloc(1, sizeof *d);
 	if (!d)
 		return -ENOMEM;
 	pthread_mutex_init(&d->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&d->work, &attr);
-	pthread_cond_init(&d->gone, &attr);
-	pthread_cond_init(&d->synced, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&d->work);
+	cond_init(&d->gone);
+	cond_init(&d->synced);
 	n->impl = d;
 	return 0;
 }
@@ -792,13 +785,12 @@ static void dir_stop(struct node *n)
 {
 	struct dir_node *d = n->impl;
 	int64_t end = now_ms() + STOP_MS;
-	struct timespec ts = {.tv_sec = end / 1000, .tv_nsec = end % 1000 * 1000000};
 
 	pthread_mutex_lock(&d->lock);
 	d->stopping = true;
 	pthread_cond_broadcast(&d->work);
 	/* Threads that hang keep their reference to the node and go when they can. */
-	while (d->workers && pthread_cond_timedwait(&d->gone, &d->lock, &ts) == 0)
+	while (d->workers && cond_until(&d->gone, &d->lock, end) == 0)
 		;
 	struct root *r = d->root;
 	d->root = NULL;

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <time.h>
+#include "net/cond.h"
 #include "net/giveup.h"
 
 /* Who gets an io that has ended: done, or the `left` of who left it; END: nobody any more. */
@@ -24,21 +25,6 @@ static struct {
 	unsigned users;
 	bool stop;
 } timer = {.lock = PTHREAD_MUTEX_INITIALIZER, .life = PTHREAD_MUTEX_INITIALIZER};
-
-static void cond_init_monotonic(pthread_cond_t *c)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(c, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-static struct timespec at_ms(int64_t ms)
-{
-	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
-}
 
 /* Under timer.lock. */
 static void timer_unlink(struct node_io *io)
@@ -104,8 +90,7 @@ static void *timer_main(void *arg)
 			continue;
 		}
 		if (io->fire_ms > now_ms()) {
-			struct timespec ts = at_ms(io->fire_ms);
-			pthread_cond_timedwait(&timer.cond, &timer.lock, &ts);
+			cond_until(&timer.cond, &timer.lock, io->fire_ms);
 			continue;
 		}
 		timer_unlink(io);
@@ -126,7 +111,7 @@ int node_timer_get(void)
 	pthread_mutex_lock(&timer.life);
 	if (!timer.users) {
 		timer.stop = false;
-		cond_init_monotonic(&timer.cond);
+		cond_init(&timer.cond);
 		err = -pthread_create(&timer.thread, NULL, timer_main, NULL);
 		if (!err)
 			pthread_setname_np(timer.thread, "hf-timer");
@@ -306,7 +291,7 @@ void node_wait_init(struct node_wait *w)
 {
 	*w = (struct node_wait){.tail = &w->head};
 	pthread_mutex_init(&w->lock, NULL);
-	cond_init_monotonic(&w->cond);
+	cond_init(&w->cond);
 }
 
 /* Under w->lock; io has not been called back. */
@@ -381,13 +366,12 @@ bool node_io_left(const struct node_io *io, bool *late)
 
 struct node_io *node_wait_next(struct node_wait *w, int64_t deadline_ms)
 {
-	struct timespec ts = at_ms(HF_MAX(deadline_ms, (int64_t)0));
 	struct node_io *io;
 
 	giveup_begin(&w->lock, &w->cond);
 	pthread_mutex_lock(&w->lock);
 	while (!w->head && !w->poked && !giveup_over())
-		if (pthread_cond_timedwait(&w->cond, &w->lock, &ts) == ETIMEDOUT)
+		if (cond_until(&w->cond, &w->lock, deadline_ms) == ETIMEDOUT)
 			break;
 	w->poked = false;
 	io = w->head;

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include "net/cond.h"
 #include "net/gather.h"
 #include "net/paces.h"
 
@@ -53,23 +54,6 @@ static void spread_unref(struct spread *sp)
 	pthread_mutex_destroy(&sp->lock);
 	free(sp->skip);
 	free(sp);
-}
-
-static void cond_init_monotonic(pthread_cond_t *c)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(c, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-static void wait_until(pthread_cond_t *c, pthread_mutex_t *lock, int64_t ms)
-{
-	struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-
-	pthread_cond_timedwait(c, lock, &ts);
 }
 
 static void stripe_released(struct node_io *io)
@@ -137,7 +121,7 @@ int spread_start(struct spread **out, struct volume *v, struct stripe *s)
 	sp->start_ms = now_ms();
 	stripe_ref(s);
 	pthread_mutex_init(&sp->lock, NULL);
-	cond_init_monotonic(&sp->cond);
+	cond_init(&sp->cond);
 	for (unsigned i = 0; i < EC_MAX; i++)
 		sp->stored[i] = sp->target[i] = sp->tried[i] = (uint16_t)NODE_NONE;
 	int placed = volume_place(v, &s->geom.id, NULL, place);
@@ -299,7 +283,7 @@ int spread_finish(struct spread *sp, struct seg_place *out)
 
 	pthread_mutex_lock(&sp->lock);
 	while ((end = until(sp)) > now_ms())
-		wait_until(&sp->cond, &sp->lock, end);
+		cond_until(&sp->cond, &sp->lock, end);
 	out->geom = sp->stripe->geom;
 	memcpy(out->node, sp->stored, sizeof out->node);
 	unsigned need = needed(sp), cnt = sp->stored_cnt;
@@ -443,7 +427,7 @@ int spread_blob(struct volume *v, const char *name, const void *p, size_t len, u
 	c->paces = gather_paces(v);
 	c->start_ms = now_ms();
 	pthread_mutex_init(&c->lock, NULL);
-	cond_init_monotonic(&c->cond);
+	cond_init(&c->cond);
 	if (len)
 		memcpy(c->p, p, len);
 	for (size_t i = 0, all = volume_nodes(v); i < all; i++) {
@@ -473,7 +457,7 @@ int spread_blob(struct volume *v, const char *name, const void *p, size_t len, u
 		stop = c->cnt >= need && c->need_ms ? copies_grace_end(c, !c->quick) : end;
 		if (stop <= now_ms())
 			break;
-		wait_until(&c->cond, &c->lock, stop);
+		cond_until(&c->cond, &c->lock, stop);
 	}
 	/* Those that are on their way go on: so much memory a log object is not. */
 	c->left = true;

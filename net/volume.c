@@ -2,6 +2,7 @@
 #include "net/volume.h"
 
 #include <stdlib.h>
+#include "net/cond.h"
 #include "net/gather.h"
 #include "net/giveup.h"
 #include "net/spread.h"
@@ -44,11 +45,7 @@ int volume_open(struct volume **out, struct keys *keys, unsigned k, unsigned m,
 		return -ENOMEM;
 	pthread_mutex_init(&v->lock, NULL);
 	pthread_mutex_init(&v->login, NULL);
-	pthread_condattr_t attr;
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&v->known, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&v->known);
 	node_wait_init(&v->watch_wait);
 	v->k = k;
 	v->m = m;
@@ -144,9 +141,7 @@ int volume_verify(struct volume *v, int64_t deadline_ms)
 /* Under v->lock, until somebody tells or that time: 0, ETIMEDOUT. */
 static int wait_locked(struct volume *v, int64_t until_ms)
 {
-	struct timespec ts = {until_ms / 1000, until_ms % 1000 * 1000000};
-
-	return pthread_cond_timedwait(&v->known, &v->lock, &ts);
+	return cond_until(&v->known, &v->lock, until_ms);
 }
 
 void volume_look(struct volume *v, int64_t deadline_ms)
