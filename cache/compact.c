@@ -19,13 +19,6 @@ struct hollow {
 	uint64_t sum; /* tells one set from another */
 };
 
-static int by_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 /* The emptiest first, as many as one cut may move. */
 static int choose_hollow(struct store *st, struct hollow *h)
 {
@@ -59,7 +52,7 @@ static int choose_hollow(struct store *st, struct hollow *h)
 	pthread_mutex_unlock(&st->meta);
 	if (waste < COMPACT_WASTE)
 		h->cnt = 0;
-	qsort(h->seg, h->cnt, sizeof *h->seg, by_u64);
+	qsort(h->seg, h->cnt, sizeof *h->seg, u64_cmp);
 	return r ? r : more < 0 ? more : 0;
 }
 
@@ -100,7 +93,7 @@ static int list_moves(struct publisher *p, const struct hollow *h, struct move *
 			ino = (uint64_t)sqlite3_column_int64(q, 0);
 			off = (uint64_t)sqlite3_column_int64(q, 1);
 			if (*cnt == COMPACT_ROWS ||
-			    !bsearch(&seg, h->seg, h->cnt, sizeof seg, by_u64))
+			    !bsearch(&seg, h->seg, h->cnt, sizeof seg, u64_cmp))
 				continue;
 			if (*cnt == cap) {
 				cap = cap ? 2 * cap : 256;

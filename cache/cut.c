@@ -290,16 +290,9 @@ static int cut_places(struct cut *c)
 	return r ? r : stream_devices_locked(&c->s, c->published);
 }
 
-static int by_value(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 static int by_ino(const void *a, const void *b)
 {
-	return by_value(&((const struct cut_file *)a)->ino, &((const struct cut_file *)b)->ino);
+	return u64_cmp(&((const struct cut_file *)a)->ino, &((const struct cut_file *)b)->ino);
 }
 
 static int inline_bytes(struct store *st, uint64_t *bytes)
@@ -434,7 +427,7 @@ int cut_take(struct publisher *p, struct cut **out)
 		  (unsigned long long)c->epoch, c->small_cnt, c->file_cnt, c->hold_cnt,
 		  (long long)(now_ms() - start));
 	if (c->small_cnt)
-		qsort(c->small, c->small_cnt, sizeof *c->small, by_value);
+		qsort(c->small, c->small_cnt, sizeof *c->small, u64_cmp);
 	if (c->file_cnt)
 		qsort(c->file, c->file_cnt, sizeof *c->file, by_ino);
 	*out = c;

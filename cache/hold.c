@@ -59,16 +59,9 @@ static int any(struct cut *c, sqlite3_stmt *q)
 	return r;
 }
 
-static int by_ino(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 struct held *held_find(const struct publisher *p, uint64_t ino)
 {
-	return p->held_cnt ? bsearch(&ino, p->held, p->held_cnt, sizeof *p->held, by_ino)
+	return p->held_cnt ? bsearch(&ino, p->held, p->held_cnt, sizeof *p->held, u64_cmp)
 			   : NULL;
 }
 
@@ -345,7 +338,7 @@ int hold_pick_locked(struct cut *c)
 
 bool hold_has(const struct cut *c, uint64_t ino)
 {
-	return c->hold_cnt && bsearch(&ino, c->hold, c->hold_cnt, sizeof *c->hold, by_ino);
+	return c->hold_cnt && bsearch(&ino, c->hold, c->hold_cnt, sizeof *c->hold, u64_cmp);
 }
 
 static int keep_inode(struct cut *c, uint64_t ino)

@@ -211,13 +211,6 @@ uint64_t mend_hash(const char *s)
 	return h;
 }
 
-static int by_hash(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 int mend_list(struct node *n, struct buf *out)
 {
 	struct node_wait w;
@@ -262,7 +255,7 @@ static int list_node(struct node *n, uint64_t **out, size_t *cnt)
 
 		for (size_t i = 0; i < *cnt; i++, s += strlen(s) + 1)
 			(*out)[i] = mend_hash(s);
-		qsort(*out, *cnt, sizeof **out, by_hash);
+		qsort(*out, *cnt, sizeof **out, u64_cmp);
 	}
 	buf_release(&list);
 	return r;
@@ -304,7 +297,7 @@ static int check_slice(struct publisher *p, struct node *n, const uint64_t *have
 			keys_shard_name(st->vol->keys, &pl->geom.id, i, pl->node[i], name);
 			uint64_t h = mend_hash(name);
 
-			if (!bsearch(&h, have, cnt, sizeof h, by_hash)) {
+			if (!bsearch(&h, have, cnt, sizeof h, u64_cmp)) {
 				pl->node[i] = NODE_NONE;
 				gone = true;
 			}

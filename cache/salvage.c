@@ -37,13 +37,6 @@ static bool wanted(const struct salvage *s, uint64_t ino)
 	return s->all;
 }
 
-static int cmp(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 /* Which files changed.  When that cannot be read: all of them. */
 static int read_changed(struct salvage *s)
 {
@@ -76,7 +69,7 @@ static int read_changed(struct salvage *s)
 	sqlite3_finalize(q);
 	s->all = r != SQLITE_DONE;
 	if (s->ino_cnt)
-		qsort(s->ino, s->ino_cnt, sizeof *s->ino, cmp);
+		qsort(s->ino, s->ino_cnt, sizeof *s->ino, u64_cmp);
 	return 0;
 }
 

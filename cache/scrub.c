@@ -259,13 +259,6 @@ static int sizes(struct store *st, uint64_t seg, uint64_t *cells, uint64_t *byte
 	return r;
 }
 
-static int by_u64(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
-}
-
 int scrub_draw(struct store *st, struct scrub_cell *out, unsigned cnt)
 {
 	struct size_row *row = malloc(SLICE * sizeof *row);
@@ -279,7 +272,7 @@ int scrub_draw(struct store *st, struct scrub_cell *out, unsigned cnt)
 			randombytes_buf(&at[i], sizeof at[i]);
 			at[i] %= total;
 		}
-		qsort(at, cnt, sizeof *at, by_u64);
+		qsort(at, cnt, sizeof *at, u64_cmp);
 	}
 	while (!r && total && got < cnt) {
 		r = size_slice(st, &seg, row, &rows);

@@ -11,6 +11,13 @@
 #define LOG_ROTATE_LEN ((int64_t)8 << 20)
 #define LOG_LINE_CAP   1024
 
+int u64_cmp(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
 /* --- buffers and readers --- */
 
 void buf_release(struct buf *b)

@@ -21,6 +21,9 @@
 #define HF_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define HF_MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* For qsort and bsearch of uint64_t. */
+int u64_cmp(const void *a, const void *b);
+
 /* Little-endian loads and stores, any alignment. */
 static inline uint16_t get_le16(const uint8_t *p)
 {
