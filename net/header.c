@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 #include "net/gather.h"
-#include "net/histobj.h"
+#include "net/padded.h"
 #include "net/spread.h"
 
 #define HEADER_MAGIC	 "HFVOLHD1"
@@ -50,17 +50,9 @@ static int body_encode(const struct header *h, struct buf *out)
 		buf_put(out, h->device[i].ed_pk, sizeof h->device[i].ed_pk);
 		buf_put(out, h->device[i].cert, sizeof h->device[i].cert);
 	}
-	if (out->err)
-		return out->err;
-
-	size_t pad = padme(out->len) - out->len;
-	put_le32(out->p, (uint32_t)(out->len - 4));
-	uint8_t *zeros = buf_room(out, pad);
-	if (!zeros)
-		return out->err;
-	memset(zeros, 0, pad);
-	out->len += pad;
-	int err = header_body_decode(out->p, out->len, &again);
+	int err = padded_end(out, 0);
+	if (!err)
+		err = header_body_decode(out->p, out->len, &again);
 	header_release(&again);
 	return err == -EBADMSG ? -EINVAL : err;
 }
@@ -228,18 +220,12 @@ static void drop_lists(struct header *h)
 
 int header_body_decode(const void *p, size_t len, struct header *h)
 {
-	struct rd r = rd_over(p, len);
+	struct rd r;
 
 	drop_lists(h);
-	uint32_t body_len = rd_u32(&r);
-	const uint8_t *body = rd_bytes(&r, body_len);
-	if (r.bad || padme((size_t)body_len + 4) != len)
-		return -EBADMSG;
-	while (rd_left(&r))
-		if (rd_u8(&r))
-			return -EBADMSG;
-	r = rd_over(body, body_len);
-	int err = header_get_nodes(&r, &h->node, &h->node_cnt);
+	int err = padded_open(p, len, &r);
+	if (!err)
+		err = header_get_nodes(&r, &h->node, &h->node_cnt);
 	if (!err)
 		err = get_devices(&r, h);
 	if (!err && rd_left(&r))

@@ -2,6 +2,7 @@
 #include "net/histobj.h"
 
 #include <stdlib.h>
+#include "net/padded.h"
 
 #define COMMIT_MAGIC   "HFCOMMT1"
 #define SNAPSHOT_MAGIC "HFSNAPS1"
@@ -23,18 +24,6 @@ void hist_object_release(struct hist_object *o)
 	free(o->part);
 	buf_release(&o->z);
 	*o = (struct hist_object){0};
-}
-
-size_t padme(size_t len)
-{
-	if (len < 2)
-		return len;
-	unsigned e = 63u - (unsigned)__builtin_clzll(len);
-	unsigned s = e ? 32u - (unsigned)__builtin_clz(e) : 0;
-	if (s >= e)
-		return len;
-	size_t mask = ((size_t)1 << (e - s)) - 1;
-	return (len + mask) & ~mask;
 }
 
 /* --- the sealed part --- */
@@ -67,19 +56,11 @@ int hist_body_encode(const struct hist_object *o, struct buf *out)
 	for (size_t i = 0; i < o->part_cnt; i++)
 		rec_put_place(out, &o->part[i]);
 	buf_put(out, o->z.p, o->z.len);
-	if (out->err)
-		return out->err;
-
-	size_t len = out->len - start, pad = padme(len) - len;
-	put_le32(out->p + start, (uint32_t)(len - 4));
-	uint8_t *zeros = buf_room(out, pad);
-	if (!zeros)
-		return out->err;
-	memset(zeros, 0, pad);
-	out->len += pad;
 
 	/* One set of rules: what a reader would refuse is not written. */
-	int err = hist_body_decode(out->p + start, out->len - start, h->snapshot, &again);
+	int err = padded_end(out, start);
+	if (!err)
+		err = hist_body_decode(out->p + start, out->len - start, h->snapshot, &again);
 	hist_object_release(&again);
 	return err == -EBADMSG ? -EINVAL : err;
 }
@@ -172,18 +153,12 @@ static int body_decode(struct rd *r, struct hist_object *o)
 
 int hist_body_decode(const void *p, size_t len, bool snapshot, struct hist_object *out)
 {
-	struct rd r = rd_over(p, len);
+	struct rd r;
 
 	*out = (struct hist_object){.head.snapshot = snapshot};
-	uint32_t body_len = rd_u32(&r);
-	const uint8_t *body = rd_bytes(&r, body_len);
-	if (r.bad || padme((size_t)body_len + 4) != len)
-		return -EBADMSG;
-	while (rd_left(&r))
-		if (rd_u8(&r))
-			return -EBADMSG;
-	r = rd_over(body, body_len);
-	int err = body_decode(&r, out);
+	int err = padded_open(p, len, &r);
+	if (!err)
+		err = body_decode(&r, out);
 	if (err)
 		hist_object_release(out);
 	return err;

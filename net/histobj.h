@@ -25,9 +25,6 @@ struct hist_object {
 };
 void hist_object_release(struct hist_object *o);
 
-/* len padded so that it tells little: at most 12 % more (Padmé; Nikitin et al., PETS 2019). */
-size_t padme(size_t len);
-
 /* The part under the seal.  Encoding sorts nothing: head.seen must ascend by device. */
 int hist_body_encode(const struct hist_object *o, struct buf *out);
 int hist_body_decode(const void *p, size_t len, bool snapshot, struct hist_object *out);

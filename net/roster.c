@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include "net/gather.h"
 #include "net/header.h"
-#include "net/histobj.h"
+#include "net/padded.h"
 #include "net/spread.h"
 
 #define MAGIC	 "HFROSTR1"
@@ -95,16 +95,9 @@ static int body_encode(const struct roster *r, struct buf *out)
 	buf_u32(out, (uint32_t)r->creds.len);
 	if (r->creds.len)
 		buf_put(out, r->creds.p, r->creds.len);
-	if (out->err)
-		return out->err;
-	size_t pad = padme(out->len) - out->len;
-	put_le32(out->p, (uint32_t)(out->len - 4));
-	uint8_t *zeros = buf_room(out, pad);
-	if (!zeros)
-		return out->err;
-	memset(zeros, 0, pad);
-	out->len += pad;
-	int err = roster_body_decode(out->p, out->len, &again);
+	int err = padded_end(out, 0);
+	if (!err)
+		err = roster_body_decode(out->p, out->len, &again);
 	roster_release(&again);
 	return err == -EBADMSG ? -EINVAL : err;
 }
@@ -145,18 +138,12 @@ int roster_encode(const struct keys *k, const struct roster *r, struct buf *out)
 
 int roster_body_decode(const void *p, size_t len, struct roster *out)
 {
-	struct rd r = rd_over(p, len);
+	struct rd r;
 
 	*out = (struct roster){0};
-	uint32_t body_len = rd_u32(&r);
-	const uint8_t *body = rd_bytes(&r, body_len);
-	if (r.bad || padme((size_t)body_len + 4) != len)
-		return -EBADMSG;
-	while (rd_left(&r))
-		if (rd_u8(&r))
-			return -EBADMSG;
-	r = rd_over(body, body_len);
-	int err = header_get_nodes(&r, &out->node, &out->node_cnt);
+	int err = padded_open(p, len, &r);
+	if (!err)
+		err = header_get_nodes(&r, &out->node, &out->node_cnt);
 	uint32_t creds_len = err ? 0 : rd_u32(&r);
 	const uint8_t *creds = err ? NULL : rd_bytes(&r, creds_len);
 	if (!err && (r.bad || rd_left(&r) || creds_len > ROSTER_CREDS_CAP ||

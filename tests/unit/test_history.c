@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "net/histobj.h"
+#include "net/padded.h"
 #include "net/spread.h"
 
 #define GOLDEN	  "tests/golden/commit.bin"

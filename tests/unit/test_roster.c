@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdlib.h>
-#include "net/histobj.h"
+#include "net/padded.h"
 #include "net/roster.h"
 
 #define CORPUS		   "tests/fuzz/corpus/roster/"
