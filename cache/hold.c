@@ -35,7 +35,7 @@ static int run(struct store *st, sqlite3_stmt *q)
 	return q ? store_run(st, q) : -EIO;
 }
 
-/* Runs a statement whose ?1 is the published epoch; *changed is set when it did something. */
+/* Runs a statement whose ?1 is the published epoch; sets *changed, if given, when it did some. */
 static int since_published(struct cut *c, sqlite3_stmt *q, bool *changed)
 {
 	if (!q)
@@ -43,7 +43,8 @@ static int since_published(struct cut *c, sqlite3_stmt *q, bool *changed)
 	sqlite3_bind_int64(q, 1, (int64_t)c->published);
 	int r = store_run(c->st, q);
 
-	*changed |= !r && sqlite3_changes(c->st->db) > 0;
+	if (changed && !r && sqlite3_changes(c->st->db) > 0)
+		*changed = true;
 	return r;
 }
 
@@ -152,7 +153,6 @@ static int huge_files(struct cut *c, bool *some)
 static int places(struct cut *c)
 {
 	struct store *st = c->st;
-	bool some;
 	int r = run(st, store_stmt(st, "DELETE FROM hold_new"));
 
 	if (!r)
@@ -164,7 +164,7 @@ static int places(struct cut *c)
 				       "d.ino,d.mode FROM newlink n CROSS JOIN dirent d ON "
 				       "d.parent=n.parent AND d.hash=n.hash AND d.lid=n.lid "
 				       "WHERE n.epoch>?1"),
-			&some);
+			NULL);
 	/* Version 1 does not say what a name led to: 0. */
 	if (!r)
 		r = since_published(
@@ -172,7 +172,7 @@ static int places(struct cut *c)
 			store_stmt(st, "INSERT OR IGNORE INTO hold_old SELECT parent,name,"
 				       "coalesce(ino,0),mode FROM tomb WHERE kind=1 AND "
 				       "epoch>?1"),
-			&some);
+			NULL);
 	return r;
 }
 
@@ -381,7 +381,6 @@ static void keep_since(struct cut *c)
 int hold_keep_locked(struct cut *c)
 {
 	struct store *st = c->st;
-	bool changed;
 	int r = 0;
 
 	if (!c->hold_cnt)
@@ -396,26 +395,26 @@ int hold_keep_locked(struct cut *c)
 				   "CROSS JOIN dirent d ON d.parent=n.parent AND "
 				   "d.hash=n.hash AND d.lid=n.lid WHERE n.epoch>?1 "
 				   "AND d.ino IN (SELECT ino FROM hold))");
-	if (q) {
+	if (q)
 		sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
-		r = since_published(c, q, &changed);
-	}
+	if (!r)
+		r = since_published(c, q, NULL);
 	q = r ? NULL
 	      : store_stmt(st, "UPDATE newlink SET epoch=?2 WHERE id IN (SELECT n.id FROM "
 			       "newlink n CROSS JOIN dirent d ON d.parent=n.parent AND "
 			       "d.hash=n.hash AND d.lid=n.lid WHERE n.epoch>?1 AND "
 			       "d.ino IN (SELECT ino FROM hold))");
-	if (q) {
+	if (q)
 		sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
-		r = since_published(c, q, &changed);
-	}
+	if (!r)
+		r = since_published(c, q, NULL);
 	q = r ? NULL
 	      : store_stmt(st, "UPDATE tomb SET epoch=?2 WHERE epoch>?1 AND "
 			       "iif(kind=2,id,ino) IN (SELECT ino FROM hold)");
-	if (q) {
+	if (q)
 		sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
-		r = since_published(c, q, &changed);
-	}
+	if (!r)
+		r = since_published(c, q, NULL);
 	return r;
 }
 
