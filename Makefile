@@ -29,7 +29,7 @@ UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c
 REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
 TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 
-.PHONY: all check tests unit sys nth soak proof bench bench-net lint fmt install help clean tools
+.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -106,17 +106,28 @@ bench-net: all ## the same over links between namespaces, as root: T='b a' selec
 	$(Q)B=$(B) tests/bench/net/run $(T)
 
 # fuzz-NAME runs for SECS seconds with clang's libFuzzer, seeded from the corpus.  It is built
-# in a folder of its own; inputs that it finds stay there.
+# in a folder of its own; inputs that it finds stay there.  One that crashes, takes too long or
+# asks for too much memory lands in the corpus, where `make check` finds it until it is mended.
 SECS     ?= 60
-FUZZER_C := -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer
+SEED     ?= 0
+FUZZ     := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZER_C := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FUZZ_MAX := -timeout=10 -rss_limit_mb=512 -malloc_limit_mb=64
+FUZZ_CC   = $(MAKE) --no-print-directory SAN= B=$(B)/fuzzer CC=clang SANFLAGS="$(FUZZER_C)"
+fuzz: ## fuzz every decoder, one after the other, each for SECS seconds; SEED=n repeats
+	$(Q)$(FUZZ_CC) $(FUZZ:%=$(B)/fuzzer/fuzz_%)
+	$(Q)for n in $(FUZZ); do $(MAKE) --no-print-directory fuzz-$$n || bad="$$bad $$n"; done; \
+	[ -z "$$bad" ] || { echo "fuzz: found something:$$bad (see git status tests/fuzz/corpus)"; exit 1; }
+
 fuzz-%: tests/fuzz/fuzz_%.c ## fuzz one decoder, as in `make fuzz-commit SECS=60`
 	@mkdir -p $(B)/fuzzer/found/$*
-	$(Q)$(MAKE) --no-print-directory SAN= B=$(B)/fuzzer CC=clang SANFLAGS="$(FUZZER_C)" $(B)/fuzzer/fuzz_$*
-	cd $(B)/fuzzer && ./fuzz_$* -max_total_time=$(SECS) found/$* $(CURDIR)/tests/fuzz/corpus/$*
+	$(Q)$(FUZZ_CC) $(B)/fuzzer/fuzz_$*
+	cd $(B)/fuzzer && ./fuzz_$* $(FUZZ_MAX) -seed=$(SEED) -max_total_time=$(SECS) \
+		-artifact_prefix=$(CURDIR)/tests/fuzz/corpus/$*/ found/$* $(CURDIR)/tests/fuzz/corpus/$*
 
 $(B)/fuzz_%: tests/fuzz/fuzz_%.c $(LIBS)
 	@echo "  FUZZ  $@"
-	$(Q)$(CC) $(ALL_C) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
+	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
 lint: ## warnings of clang, cppcheck, shellcheck
 	$(Q)B=$(B) scripts/lint
