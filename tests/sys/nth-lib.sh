@@ -110,7 +110,9 @@ session() {
 	[ $status -ne 0 ] || ok "$TOOLS/session" settled - "$W/ledger"
 }
 
-# Everything that was acknowledged is there, and the drive is as good as new.
+# Everything that was acknowledged is there, and the drive is as good as new; with an argument (of
+# those who source this) also what a recovery sees.
+# shellcheck disable=SC2120
 verify() {
 	step hf mount v "$M" -o "$OPTIONS"
 	[ $rc -eq 0 ] || wrong "it cannot be mounted any more: $(cat "$W/step")"
