@@ -91,6 +91,7 @@ static void test_others_go_on(void **state)
 		assert_int_equal(dv_publish(&d), 0);
 	}
 	/* Commits that a snapshot holds are trimmed. */
+	until = now_ms() + WAIT_MS;
 	while (dv_blobs(&d, 1, "l") >= before + 8 && now_ms() < until)
 		poll(NULL, 0, 20);
 	assert_true(dv_blobs(&d, 1, "l") < before + 8);
