@@ -636,6 +636,9 @@ int ranges_add(struct ranges *r, uint64_t chunk, const void *p, size_t len)
 	if (!err && (chunk >= CHUNKS || e.n > CHUNKS - chunk ||
 		     (last && last->chunk + last->n > chunk)))
 		err = -EBADMSG;
+	/* The last of all bytes is in no range that ranges_set can be given. */
+	if (!err && chunk + e.n == CHUNKS && (!e.s || e.s[e.cnt - 1].end == RANGE_CHUNK))
+		err = -EBADMSG;
 	if (err) {
 		free(e.s);
 		return err;
@@ -643,7 +646,7 @@ int ranges_add(struct ranges *r, uint64_t chunk, const void *p, size_t len)
 	e.chunk = chunk;
 	e.stored = true;
 	if (!e.s)
-		count(r, e.flags, e.n == CHUNKS ? UINT64_MAX : e.n * RANGE_CHUNK, true);
+		count(r, e.flags, e.n * RANGE_CHUNK, true);
 	for (uint32_t i = 0; i < e.cnt; i++)
 		count(r, e.s[i].flags, e.s[i].end - e.s[i].start, true);
 	r->e[r->cnt++] = e;
