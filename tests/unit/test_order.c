@@ -372,6 +372,14 @@ static void test_one_file(void **state)
 	dv_close(&d);
 }
 
+static bool cut_done(struct publisher *p, uint64_t cut)
+{
+	pthread_mutex_lock(&p->lock);
+	bool done = p->done > cut;
+	pthread_mutex_unlock(&p->lock);
+	return done;
+}
+
 /* A file grows faster than it is sent: what was there when somebody asked is published. */
 static void test_growing(void **state)
 {
@@ -395,7 +403,7 @@ static void test_growing(void **state)
 		size += 2 * SEG;
 		gate_allow(&g, at + 1);
 		pthread_mutex_lock(&g.lock);
-		while (g.stored < at + 1 && d.p->done < a.t.cut + 1) {
+		while (g.stored < at + 1 && !cut_done(d.p, a.t.cut)) {
 			struct timespec ts;
 
 			clock_gettime(CLOCK_REALTIME, &ts);
@@ -403,7 +411,7 @@ static void test_growing(void **state)
 			pthread_cond_timedwait(&g.cond, &g.lock, &ts);
 		}
 		pthread_mutex_unlock(&g.lock);
-		over = d.p->done > a.t.cut || at > 8 * HUGE / SEG;
+		over = cut_done(d.p, a.t.cut) || at > 8 * HUGE / SEG;
 	}
 	gate_allow(&g, UINT32_MAX);
 	pthread_join(a.thread, NULL);
