@@ -170,9 +170,10 @@ static int64_t read_piece(struct ahead *a, struct inode *in, uint64_t *pos, size
 	struct cfile *c = NULL;
 	uint64_t end = 0;
 	size_t len = 0;
-	int r = 0;
+	int r = iolock_read(&in->io);
 
-	pthread_rwlock_rdlock(&in->io);
+	if (r)
+		return r;
 	pthread_mutex_lock(&st->meta);
 	if (in->flags & INODE_LARGE && in->nlink && in->spans && !in->file->cutinfo &&
 	    !in->file->sent_hit && sent_want_locked(in, pos, &end)) {
@@ -185,7 +186,7 @@ static int64_t read_piece(struct ahead *a, struct inode *in, uint64_t *pos, size
 	if (!r && len)
 		r = cfile_read(c->fd, a->piece, len, *pos);
 	cfile_put(st, c);
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	if (r) {
 		pthread_mutex_lock(&st->meta);
 		if (in->spans)

@@ -360,9 +360,10 @@ int data_cut_done_locked(struct store *st, struct inode *in, bool ok)
 int data_cut_read(struct store *st, struct inode *in, uint64_t off, void *buf, size_t len)
 {
 	uint64_t end = off + len;
-	int err = 0;
+	int err = iolock_read(&in->io);
 
-	pthread_rwlock_rdlock(&in->io);
+	if (err)
+		return err;
 	while (off < end && !err) {
 		unsigned info = 0;
 		uint64_t stop = end;
@@ -389,7 +390,7 @@ int data_cut_read(struct store *st, struct inode *in, uint64_t off, void *buf, s
 		buf = (uint8_t *)buf + (stop - off);
 		off = stop;
 	}
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	return err;
 }
 

@@ -137,14 +137,13 @@ int store_sync_inode(struct store *st, struct inode *in, bool wait)
 		err = sync_once(st, in);
 	if (err <= 0)
 		return err;
-	if (wait)
-		pthread_rwlock_wrlock(&in->io);
-	else if (pthread_rwlock_trywrlock(&in->io))
-		return -EAGAIN;
+	err = wait ? iolock_write(&in->io) : iolock_try_write(&in->io) ? 0 : -EAGAIN;
+	if (err)
+		return err;
 	do {
 		err = sync_once(st, in);
 	} while (wait && err > 0);
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	return err > 0 ? -EAGAIN : err;
 }
 

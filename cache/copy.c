@@ -51,11 +51,13 @@ static int seek_step_locked(struct store *st, struct inode *in, uint64_t *pos, u
 int64_t data_seek(struct store *st, struct inode *in, uint64_t off, int whence)
 {
 	uint64_t pos = off;
-	int err = 0, found = 0;
+	int err, found = 0;
 
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;
-	pthread_rwlock_rdlock(&in->io);
+	err = iolock_read(&in->io);
+	if (err)
+		return err;
 	pthread_mutex_lock(&st->meta);
 	uint64_t size = in->size;
 	bool large = in->flags & INODE_LARGE;
@@ -75,7 +77,7 @@ int64_t data_seek(struct store *st, struct inode *in, uint64_t off, int whence)
 			err = found;
 	}
 	pthread_mutex_unlock(&st->meta);
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	if (err)
 		return err;
 	pos = HF_MIN(pos, size);
@@ -288,6 +290,20 @@ static int64_t copy_io(struct store *st, struct inode *src, uint64_t src_off, st
 	return at ? (int64_t)at : n;
 }
 
+/* By ascending number; the same one is taken once. */
+static int lock_both(struct inode *src, struct inode *dst)
+{
+	bool first = src != dst && src->ino < dst->ino;
+	int err = first ? iolock_read(&src->io) : iolock_write(&dst->io);
+
+	if (err || src == dst)
+		return err;
+	err = first ? iolock_write(&dst->io) : iolock_read(&src->io);
+	if (err)
+		iolock_unlock(first ? &src->io : &dst->io);
+	return err;
+}
+
 int64_t data_copy(struct store *st, struct inode *src, uint64_t src_off, struct inode *dst,
 		  uint64_t dst_off, uint64_t len, bool kill_priv)
 {
@@ -298,19 +314,13 @@ int64_t data_copy(struct store *st, struct inode *src, uint64_t src_off, struct 
 		return len ? -EINVAL : 0;
 	if (!len)
 		return 0;
-	if (src == dst) {
-		pthread_rwlock_wrlock(&dst->io);
-	} else if (src->ino < dst->ino) {
-		pthread_rwlock_rdlock(&src->io);
-		pthread_rwlock_wrlock(&dst->io);
-	} else {
-		pthread_rwlock_wrlock(&dst->io);
-		pthread_rwlock_rdlock(&src->io);
-	}
+	int err = lock_both(src, dst);
+	if (err)
+		return err;
 	int64_t n = copy_io(st, src, src_off, dst, dst_off, len, kill_priv);
-	pthread_rwlock_unlock(&dst->io);
+	iolock_unlock(&dst->io);
 	if (src != dst)
-		pthread_rwlock_unlock(&src->io);
+		iolock_unlock(&src->io);
 	store_pressure(st);
 	return n;
 }

@@ -205,9 +205,11 @@ int64_t data_read(struct store *st, struct inode *in, void *buf, size_t len, uin
 
 	if (off >= DATA_MAX || !len)
 		return 0;
-	pthread_rwlock_rdlock(&in->io);
+	int err = iolock_read(&in->io);
+	if (err)
+		return err;
 	int64_t n = data_read_io(st, in, buf, len, off, deadline);
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	return n;
 }
 
@@ -378,11 +380,13 @@ int data_write(struct store *st, struct inode *in, const void *buf, size_t len, 
 	int err = store_space_for(st, len);
 	if (err)
 		return err;
-	pthread_rwlock_wrlock(&in->io);
+	err = iolock_write(&in->io);
+	if (err)
+		return err;
 	err = data_quota(st, in, off, len);
 	if (!err)
 		err = data_write_io(st, in, buf, len, off, kill_priv);
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	store_pressure(st);
 	return err;
 }

@@ -7,6 +7,7 @@
  *   else          zero (hole)
  * Calls take inode->io and st->meta themselves; no lock is held while waiting for nodes
  * except inode->io: shared, or exclusively when a small file that is not here is changed.
+ * Who waits for that, or for nodes, ends with what giveup_over says when it is told to.
  *
  * Before clean bytes are overwritten an intent for their 1 MiB part is committed (L5); before
  * bytes of the cut in flight that are not packed yet change, they are captured.

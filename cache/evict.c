@@ -119,8 +119,10 @@ static int settle_io(struct store *st, struct inode *in)
 
 static int trim_inode(struct store *st, struct inode *in)
 {
-	pthread_rwlock_wrlock(&in->io);
-	int err = settle_io(st, in);
+	int err = iolock_write(&in->io);
+	if (err)
+		return err;
+	err = settle_io(st, in);
 	if (!err) {
 		pthread_mutex_lock(&st->meta);
 		bool large = in->flags & INODE_LARGE;
@@ -134,7 +136,7 @@ static int trim_inode(struct store *st, struct inode *in)
 		else if (!large)
 			err = cfile_unlink(st, in->ino, CF_MAIN);
 	}
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	return err;
 }
 
@@ -234,7 +236,7 @@ static int64_t evict_large(struct store *st, uint64_t ino, uint64_t want, bool c
 	if (err)
 		return err == -ENOENT || err == -ESTALE ? 0 : err;
 	/* Whoever uses it now has a use for it. */
-	if (pthread_rwlock_trywrlock(&in->io)) {
+	if (!iolock_try_write(&in->io)) {
 		inode_put(st, in);
 		return 0;
 	}
@@ -264,7 +266,7 @@ static int64_t evict_large(struct store *st, uint64_t ino, uint64_t want, bool c
 		if (!err && freed)
 			err = cfile_punch(st, in, from, to);
 	}
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	inode_put(st, in);
 	return err ? err : (int64_t)freed;
 }

@@ -330,9 +330,9 @@ static int ahead_sink(void *arg, uint32_t off, const uint8_t *p, uint32_t len)
 	uint64_t from = a->e->off + (off - a->e->seg_off);
 
 	/* Who writes to the file now may be waiting for us: never wait for io here. */
-	if (!pthread_rwlock_tryrdlock(&a->in->io)) {
+	if (iolock_try_read(&a->in->io)) {
 		keep(st, a->in, a->e, from, from + len, p);
-		pthread_rwlock_unlock(&a->in->io);
+		iolock_unlock(&a->in->io);
 	}
 	pthread_mutex_lock(&st->meta);
 	a->busy->off = from + len;

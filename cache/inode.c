@@ -132,7 +132,6 @@ static void inode_free(struct store *st, struct inode *in)
 {
 	hash_del(st->inodes, in);
 	data_evict_inode_locked(st, in);
-	pthread_rwlock_destroy(&in->io);
 	free(in);
 }
 
@@ -170,10 +169,6 @@ struct inode *inode_new_locked(struct store *st, uint64_t ino)
 
 	if (!in)
 		return NULL;
-	if (pthread_rwlock_init(&in->io, NULL)) {
-		free(in);
-		return NULL;
-	}
 	in->ino = ino;
 	in->pin = 1;
 	hash_add(st->inodes, in);

@@ -387,14 +387,16 @@ int data_truncate(struct store *st, struct inode *in, uint64_t size, bool kill_p
 		return -EFBIG;
 	struct punch p = {
 		.off = size, .end = DATA_MAX, .size_set = size, .kill_priv = kill_priv};
-	pthread_rwlock_wrlock(&in->io);
+	int err = iolock_write(&in->io);
+	if (err)
+		return err;
 	pthread_mutex_lock(&st->meta);
 	/* Growing: there is nothing behind the end. */
 	if (size >= in->size)
 		p.end = p.off;
 	pthread_mutex_unlock(&st->meta);
-	int err = change_io(st, in, &p);
-	pthread_rwlock_unlock(&in->io);
+	err = change_io(st, in, &p);
+	iolock_unlock(&in->io);
 	store_pressure(st);
 	return err;
 }
@@ -426,12 +428,14 @@ int data_fallocate(struct store *st, struct inode *in, int mode, uint64_t off, u
 			  .size_set = PUNCH_SIZE_KEEP,
 			  .size_min = keep ? 0 : off + len,
 			  .kill_priv = kill_priv};
-	pthread_rwlock_wrlock(&in->io);
+	int err = iolock_write(&in->io);
+	if (err)
+		return err;
 	pthread_mutex_lock(&st->meta);
 	bool nothing = what && keep && off >= in->size;
 	pthread_mutex_unlock(&st->meta);
-	int err = nothing ? 0 : change_io(st, in, &p);
-	pthread_rwlock_unlock(&in->io);
+	err = nothing ? 0 : change_io(st, in, &p);
+	iolock_unlock(&in->io);
 	store_pressure(st);
 	return err;
 }

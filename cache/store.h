@@ -11,7 +11,7 @@
  *  L6 ENOSPC is said before a write is accepted
  *
  * Threads and locks, in the order in which they may be taken:
- *  1. inode->io     rwlock: contents of one inode against truncate, evict, capture.
+ *  1. inode->io     iolock: contents of one inode against truncate, evict, capture.
  *                   Two inodes (copy_file_range): by ascending ino.
  *  2. st->meta      mutex: SQLite, every field of every inode that is not marked otherwise,
  *                   the inode cache, the ranges.  Held for microseconds; never while waiting
@@ -41,6 +41,7 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include "cache/iolock.h"
 #include "cache/range.h"
 #include "net/volume.h"
 
@@ -95,7 +96,7 @@ struct inode {
 	int64_t written_ms;	/* last write, now_ms() */
 	uint32_t io_err;	/* sticky: a write-back of this inode failed (errno) */
 	/* contents */
-	pthread_rwlock_t io;
+	struct iolock io;
 	uint8_t *small;		/* bytes not yet in the row; size bytes; NULL when in the row */
 	struct ranges *spans;	/* LARGE; NULL: not loaded */
 	size_t lru_bytes;	/* what it counts for on the list of unused inodes */
@@ -232,7 +233,8 @@ int store_flush_inode_locked(struct store *st, struct inode *in);
  * Syncs the cache file of a pinned inode and flushes its row, both as of one instant after
  * the call began (L1).  wait: no lock is held, and -EAGAIN is no answer; else an inode->io
  * may be held, and the row stays withheld, -EAGAIN, when writers are too busy.  -EIO: the
- * store is failed, and so is the inode.
+ * store is failed, and so is the inode.  A program's thread may be told to wait no longer
+ * (iolock.h): the inode is as unsynced then as it was.
  * fsync of a file is store_sync_inode(st, in, true), or redo_sync, then store_commit(st).
  */
 int store_sync_inode(struct store *st, struct inode *in, bool wait);

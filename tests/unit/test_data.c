@@ -755,7 +755,7 @@ static unsigned written(bool skip)
 		pack_one(w);
 	/* What write_large_io does. */
 	memset(b, 2, sizeof b);
-	pthread_rwlock_wrlock(&in->io);
+	assert_int_equal(iolock_write(&in->io), 0);
 	pthread_rwlock_rdlock(&st->data->gate);
 	assert_int_equal(data_prepare_io(st, in, 5000, 8000), 0);
 	assert_int_equal(cfile_get(st, in, CF_MAIN, false, &c), 0);
@@ -765,7 +765,7 @@ static unsigned written(bool skip)
 	w->plan.o.skip_intent = true; /* a lie is no failure */
 	crash_check(w, PC_KEEP);
 	pthread_rwlock_unlock(&st->data->gate);
-	pthread_rwlock_unlock(&in->io);
+	iolock_unlock(&in->io);
 	pthread_mutex_lock(&st->meta);
 	ranges_at(in->spans, 5000, 8000, &flags, &end);
 	assert_int_equal(flags & RG_DIRTY, skip ? 0 : RG_DIRTY);
@@ -948,9 +948,9 @@ static void evicted_meanwhile(void **state)
 	/* As if data_write had found the bytes here just before. */
 	assert_int_equal(data_evict(st, 0), 0);
 	assert_false(w->in[0]->flags & INODE_SMALL_HAVE);
-	pthread_rwlock_wrlock(&w->in[0]->io);
+	assert_int_equal(iolock_write(&w->in[0]->io), 0);
 	assert_int_equal(data_make_large(st, w->in[0]), -EAGAIN);
-	pthread_rwlock_unlock(&w->in[0]->io);
+	iolock_unlock(&w->in[0]->io);
 	check_all(w);
 	assert_int_equal(data_evict(st, 0), 0);
 	uint8_t b[40000];

@@ -323,9 +323,9 @@ static void test_no_return(void **state)
 			      .size_min = e.len,
 			      .put = &e,
 			      .put_cnt = 1};
-	pthread_rwlock_wrlock(&dst->io);
+	assert_int_equal(iolock_write(&dst->io), 0);
 	assert_int_equal(data_punch_io(d.st, dst, &punch), -EAGAIN);
-	pthread_rwlock_unlock(&dst->io);
+	iolock_unlock(&dst->io);
 	inode_put(d.st, dst);
 	assert_int_equal(rounds(&d, d.st, &collect_now), 0);
 	assert_int_equal(all_shards(&d), 12);

@@ -577,12 +577,12 @@ static void *busy_writer(void *arg)
 
 	while (!busy.stop) {
 		struct inode *in = busy.in[rand_r(&seed) % BUSY_FILES];
-		pthread_rwlock_rdlock(&in->io);
+		iolock_read(&in->io);
 		fake_write_large(st, in, 0);
 		/* As the intent of an overwrite does it. */
 		if (rand_r(&seed) % 64 == 0)
 			store_commit(st);
-		pthread_rwlock_unlock(&in->io);
+		iolock_unlock(&in->io);
 	}
 	return NULL;
 }
