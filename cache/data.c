@@ -102,7 +102,7 @@ static int read_small_locked(struct store *st, struct inode *in, void *buf, size
 	if (!(in->flags & INODE_SMALL_HAVE))
 		return 1;
 	s = store_stmt(st, "SELECT bytes FROM small WHERE ino = ?");
-	if (!s)
+	if (!s || store_undone_locked(st, in->ino))
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)in->ino);
 	int got = store_step(st, s);

@@ -387,7 +387,7 @@ static int load_spans(struct store *st, struct inode *in)
 		return err;
 	sqlite3_stmt *s =
 		store_stmt(st, "SELECT chunk, map FROM span WHERE ino = ? ORDER BY chunk");
-	if (!s)
+	if (!s || store_undone_locked(st, in->ino))
 		err = -EIO;
 	else
 		sqlite3_bind_int64(s, 1, (sqlite3_int64)in->ino);
@@ -489,6 +489,7 @@ static int store_map(void *arg, uint64_t chunk, const struct buf *map)
 
 int data_flush_inode_locked(struct store *st, struct inode *in)
 {
+	store_touch_locked(st, in->ino);
 	if (in->flags & INODE_LARGE) {
 		void *arg[] = {st, in};
 		int err = in->spans ? ranges_store(in->spans, store_map, arg) : 0;

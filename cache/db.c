@@ -439,6 +439,7 @@ void db_close(struct store *st)
 	if (st->db && st->failed)
 		sqlite3_db_config(st->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	sqlite3_close(st->db);
+	touched_release(st);
 	free(d->slot);
 	free(d);
 	st->db = NULL;
@@ -490,6 +491,7 @@ int db_commit_locked(struct store *st, enum db_checkpoint ckpt)
 		return -EIO;
 	}
 	sqlite3_reset(commit);
+	touched_clear(st);
 	st->txn_dirty = false;
 	st->ino_safe = st->ino_reserved;
 	st->lid_safe = st->lid_reserved;

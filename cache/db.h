@@ -58,6 +58,10 @@ void inode_clean_locked(struct store *st, struct inode *in);
 /* Rows and memory of an inode without names go, or will with the last pin. */
 void inode_reap_locked(struct store *st, struct inode *in);
 
+/* undone.c: after a COMMIT; at the end. */
+void touched_clear(struct store *st);
+void touched_release(struct store *st);
+
 /* commit.c: the commit thread; arg is the store. */
 void *commit_main(void *arg);
 

@@ -18,6 +18,18 @@ static uint64_t name_hash(const struct store *st, const char *name, size_t len)
 	return HF_MIN(HF_MAX(h, (uint64_t)META_COOKIE_MIN), (uint64_t)INT64_MAX - HASH_SLOTS);
 }
 
+/* A name of a directory, as a number for store_touch_locked. */
+static uint64_t name_key(uint64_t parent, uint64_t hash)
+{
+	return (parent * 0x9e3779b97f4a7c15u) ^ hash;
+}
+
+static void names_touch(struct store *st, uint64_t parent, const char *name, size_t len)
+{
+	store_touch_locked(st, parent);
+	store_touch_locked(st, name_key(parent, name_hash(st, name, len)));
+}
+
 int dirent_find_locked(struct store *st, uint64_t parent, const char *name, size_t len,
 		       struct dirent_row *d)
 {
@@ -26,7 +38,7 @@ int dirent_find_locked(struct store *st, uint64_t parent, const char *name, size
 			       "AND hash BETWEEN ?2 AND ?3 AND name=?4");
 	uint64_t hash = name_hash(st, name, len);
 
-	if (!s)
+	if (!s || store_undone_locked(st, name_key(parent, hash)))
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (int64_t)parent);
 	sqlite3_bind_int64(s, 2, (int64_t)hash);
@@ -90,6 +102,7 @@ int dirent_put_locked(struct store *st, uint64_t parent, uint64_t slot, const ch
 			       "VALUES(?1,?2,?3,?4,?5,?6,?7)");
 	if (!s)
 		return -EIO;
+	names_touch(st, parent, name, len);
 	sqlite3_bind_int64(s, 1, (int64_t)parent);
 	sqlite3_bind_int64(s, 2, (int64_t)slot);
 	sqlite3_bind_blob(s, 3, name, (int)len, SQLITE_STATIC);
@@ -122,6 +135,7 @@ int dirent_del_locked(struct store *st, uint64_t parent, const char *name, size_
 					 "name=?3");
 	if (!s)
 		return -EIO;
+	names_touch(st, parent, name, len);
 	sqlite3_bind_int64(s, 1, (int64_t)parent);
 	sqlite3_bind_int64(s, 2, (int64_t)d->hash);
 	sqlite3_bind_blob(s, 3, name, (int)len, SQLITE_STATIC);

@@ -28,7 +28,7 @@ int extent_at_locked(struct store *st, uint64_t ino, uint64_t off, struct extent
 	sqlite3_stmt *s =
 		store_stmt(st, "SELECT off, len, seg, seg_off FROM extent "
 			       "WHERE ino = ? AND off <= ? ORDER BY off DESC LIMIT 1");
-	if (!s)
+	if (!s || store_undone_locked(st, ino))
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)ino);
 	sqlite3_bind_int64(s, 2, sql_int(off));
@@ -124,6 +124,7 @@ static int extent_insert(struct store *st, uint64_t ino, const struct extent *e)
 					 "seg_off) VALUES(?, ?, ?, ?, ?)");
 	if (!s)
 		return -EIO;
+	store_touch_locked(st, ino);
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)ino);
 	sqlite3_bind_int64(s, 2, sql_int(e->off));
 	sqlite3_bind_int64(s, 3, sql_int(e->len));
@@ -139,6 +140,7 @@ int extent_delete_locked(struct store *st, uint64_t ino)
 
 	if (!s)
 		return -EIO;
+	store_touch_locked(st, ino);
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)ino);
 	return live_delete_locked(st, s);
 }
@@ -163,6 +165,7 @@ int extent_drop_locked(struct store *st, uint64_t ino, uint64_t off, uint64_t en
 		right = got && last.off < end;
 	}
 	data_extents_changed_locked(st, ino);
+	store_touch_locked(st, ino);
 	/* Rows that begin within go; then what stuck out on either side comes back shorter. */
 	sqlite3_stmt *s =
 		store_stmt(st, "DELETE FROM extent WHERE ino = ? AND off >= ? AND off < ? "

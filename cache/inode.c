@@ -179,6 +179,8 @@ struct inode *inode_new_locked(struct store *st, uint64_t ino)
 
 static int inode_load(struct store *st, uint64_t ino, struct inode **out)
 {
+	if (store_undone_locked(st, ino))
+		return -EIO;
 	sqlite3_stmt *s =
 		store_stmt(st, "SELECT mode,uid,gid,nlink,rdev,size,atime,mtime,ctime,"
 			       "btime,parent,flags,chg,dchg,born,mask FROM inode "
@@ -431,6 +433,7 @@ int inode_write_locked(struct store *st, struct inode *in, bool contents_too)
 {
 	int err;
 
+	store_touch_locked(st, in->ino);
 	if (!in->stored)
 		err = write_insert(st, in, contents_too);
 	else if (contents_too)
@@ -464,6 +467,7 @@ void inode_reap_locked(struct store *st, struct inode *in)
 	/* A failed store keeps its rows; whoever opens it next reaps them. */
 	if (!st->failed) {
 		in->gone = true;
+		store_touch_locked(st, in->ino);
 		if (S_ISREG(in->mode))
 			err = data_delete_locked(st, in);
 		if (!err && in->flags & INODE_XATTRS)

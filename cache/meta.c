@@ -637,10 +637,10 @@ int meta_readdir(struct store *st, uint64_t dir, uint64_t cookie, bool want_attr
 		s = store_stmt(st, "SELECT hash,name,ino,mode FROM dirent WHERE parent=?1 AND "
 				   "hash>?2 ORDER BY hash");
 		inode_put_locked(st, d);
-		if (!s)
+		if (!s || store_undone_locked(st, dir))
 			err = -EIO;
 	}
-	if (s) {
+	if (!err) {
 		sqlite3_bind_int64(s, 1, (int64_t)dir);
 		sqlite3_bind_int64(s, 2, (int64_t)HF_MIN(cookie, (uint64_t)INT64_MAX));
 		while (!stop && !err && (err = store_step(st, s)) > 0) {
@@ -693,7 +693,7 @@ int meta_readlink(struct store *st, struct inode *in, struct buf *out)
 	if (S_ISLNK(in->mode)) {
 		sqlite3_stmt *s = store_stmt(st, "SELECT target FROM inode WHERE ino=?1");
 		err = -EIO;
-		if (s) {
+		if (s && !store_undone_locked(st, in->ino)) {
 			sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 			err = store_step(st, s);
 			if (err > 0) {

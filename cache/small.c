@@ -33,7 +33,7 @@ void small_free_locked(struct store *st, struct inode *in)
 int small_row_locked(struct store *st, uint64_t ino, uint8_t *to, uint64_t size)
 {
 	sqlite3_stmt *s = by_ino(store_stmt(st, "SELECT bytes FROM small WHERE ino = ?"), ino);
-	if (!s)
+	if (!s || store_undone_locked(st, ino))
 		return -EIO;
 	int got = store_step(st, s);
 	if (got == 1) {
@@ -57,6 +57,7 @@ int small_store_locked(struct store *st, uint64_t ino, const uint8_t *p, uint64_
 				 ino);
 	if (!s)
 		return -EIO;
+	store_touch_locked(st, ino);
 	sqlite3_bind_blob64(s, 2, p, size, SQLITE_STATIC);
 	st->row_bytes += size;
 	return store_run(st, s);
@@ -66,6 +67,7 @@ int small_delete_locked(struct store *st, uint64_t ino)
 {
 	sqlite3_stmt *s = by_ino(store_stmt(st, "DELETE FROM small WHERE ino = ?"), ino);
 
+	store_touch_locked(st, ino);
 	return s ? store_run(st, s) : -EIO;
 }
 

@@ -32,7 +32,8 @@
  * empty file.
  *
  * When the database fails (I/O error, full, corrupt) the store is `failed`: every change
- * and every fsync returns -EIO (-EROFS for changes) until it is opened again; reads go on.
+ * and every fsync returns -EIO (-EROFS for changes) until it is opened again; reads go on, but
+ * for what only rows say that the failure took back (undone.c).
  */
 #ifndef HOLDFAST_CACHE_STORE_H
 #define HOLDFAST_CACHE_STORE_H
@@ -116,6 +117,7 @@ struct store_opts {
 	bool skip_written;	 /* negative control: bytes being written may become clean */
 	bool skip_forget;	 /* negative control: what was sent ahead stays said when it changes */
 	bool skip_redo;		 /* negative control: rows of `redo` are dropped at the start */
+	bool skip_undone;	 /* negative control: rows are read that a failure took back */
 	bool skip_settle;	 /* negative control: no COMMIT before blocks are released */
 };
 
@@ -124,6 +126,14 @@ struct store_opts {
 struct live_delta {
 	uint64_t seg; /* 0: free */
 	int64_t delta;
+};
+
+/* Whose rows the open transaction changed; undone.c. */
+struct touched {
+	uint64_t *slot; /* open addressing, at most half full */
+	size_t cap, cnt;
+	uint64_t last;
+	bool all; /* there was no room to say which */
 };
 
 struct store {
@@ -150,6 +160,7 @@ struct store {
 	uint64_t hash_mask;	/* all ones; tests narrow it to make names collide */
 	struct live_delta live[LIVE_SLOTS]; /* open addressing, at most half full */
 	size_t live_cnt;
+	struct touched touched;
 	uint64_t files;		/* inodes; whoever adds or removes rows of `inode` counts */
 	struct inode *dirty_head, *dirty_tail;
 	size_t redo_cnt;	/* inodes with rows of `redo` */
@@ -248,6 +259,14 @@ void store_pressure_locked(struct store *st);
 int store_fail_locked(struct store *st, int err, const char *what);
 /* 0, or why changes are refused now: -EROFS when failed. meta held. */
 int store_writable_locked(const struct store *st);
+/*
+ * _touch: a row of `what` is going to change in the open transaction; that is the number of an
+ * inode (its row, its contents, its attributes, the names in it) or of one name (dirent.c).
+ * _undone: that was taken back by a failure, so the rows are older than what was told, and
+ * whoever needs them answers -EIO.  undone.c; meta held.
+ */
+void store_touch_locked(struct store *st, uint64_t what);
+bool store_undone_locked(const struct store *st, uint64_t what);
 /* Numbers for a new inode or name; 0 when none can be had (the store is failed). meta held. */
 uint64_t store_new_ino_locked(struct store *st);
 uint64_t store_new_lid_locked(struct store *st);

@@ -40,7 +40,7 @@ static int64_t xattr_find(struct store *st, const struct inode *in, const char *
 	if (!(in->flags & xattr_flag(name, strlen(name))))
 		return -ENODATA;
 	sqlite3_stmt *s = store_stmt(st, "SELECT value FROM xattr WHERE ino=?1 AND name=?2");
-	if (!s)
+	if (!s || store_undone_locked(st, in->ino))
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 	sqlite3_bind_blob(s, 2, name, (int)strlen(name), SQLITE_STATIC);
@@ -81,6 +81,7 @@ int xattr_put_locked(struct store *st, struct inode *in, const char *name, const
 					 "VALUES(?1,?2,?3)");
 	if (!s)
 		return -EIO;
+	store_touch_locked(st, in->ino);
 	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 	sqlite3_bind_blob(s, 2, name, (int)strlen(name), SQLITE_STATIC);
 	sqlite3_bind_blob(s, 3, len ? v : "", (int)len, SQLITE_STATIC);
@@ -112,7 +113,7 @@ static int list_locked(struct store *st, const struct inode *in, struct buf *out
 	if (!(in->flags & INODE_XATTRS))
 		return 0;
 	sqlite3_stmt *s = store_stmt(st, "SELECT name FROM xattr WHERE ino=?1 ORDER BY name");
-	if (!s)
+	if (!s || store_undone_locked(st, in->ino))
 		return -EIO;
 	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 	while ((err = store_step(st, s)) > 0) {
@@ -152,6 +153,7 @@ static int remove_locked(struct store *st, struct inode *in, const char *name)
 
 	if (!s)
 		return -EIO;
+	store_touch_locked(st, in->ino);
 	sqlite3_bind_int64(s, 1, (int64_t)in->ino);
 	sqlite3_bind_blob(s, 2, name, (int)strlen(name), SQLITE_STATIC);
 	int err = store_run(st, s);

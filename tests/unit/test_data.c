@@ -930,6 +930,96 @@ static void sync_fails_anywhere(void **state)
 	}
 }
 
+/* A byte that is read, or an error. */
+static int byte_of(struct world *w, int f, uint64_t off)
+{
+	uint8_t b;
+	int64_t n = data_read(w->st, w->in[f], &b, 1, off);
+
+	return n == 1 ? b : (int)n;
+}
+
+/*
+ * A COMMIT that fails takes back rows of a small file, extents of a large one, a name and an
+ * attribute: what is in memory is told as it is, what only those rows said is an error, never
+ * what was there before; all else is read on.
+ */
+static void taken_back(void **state)
+{
+	struct world *w = world_new(&(struct plan_of){.crashes = true});
+	struct store *st = w->st;
+	uint64_t inl = ((uint64_t)1 << 40) + 1; /* the local number of an inline segment */
+	struct inode *in, *dir, *calm;
+	struct buf v = {0};
+	struct meta_new d = {.mode = S_IFDIR | 0755}, n = {.mode = S_IFREG | 0644};
+
+	(void)state;
+	assert_int_equal(meta_create(st, INO_ROOT, "d", 1, &d, &dir), 0);
+	assert_int_equal(meta_create(st, dir->ino, "old", 3, &n, &in), 0);
+	inode_put(st, in);
+	assert_int_equal(meta_create(st, INO_ROOT, "calm", 4, &d, &calm), 0);
+	assert_int_equal(meta_create(st, calm->ino, "old", 3, &n, &in), 0);
+	inode_put(st, in);
+	fill(w, 0, 1, 100);
+	fill(w, 1, 2, 200);
+	fill(w, 2, 3, 90000);
+	assert_int_equal(meta_setxattr(st, w->in[0], "user.x", "old", 3, 0), 0);
+	assert_int_equal(store_commit_all(st), 0);
+	/* Names are of the directory, bytes and attributes of the file. */
+	inode_put(st, dir);
+	assert_int_equal(meta_create(st, dir->ino, "new", 3, &n, &in), 0);
+	inode_put(st, in);
+	fill(w, 0, 11, 100);
+	assert_int_equal(meta_setxattr(st, w->in[0], "user.x", "new", 3, 0), 0);
+	pthread_mutex_lock(&st->meta);
+	assert_int_equal(store_flush_locked(st, false), 0);
+	assert_null(w->in[0]->small);
+	/* As if the first page of the large one had been published and given up just now. */
+	assert_int_equal(sqlite3_exec(st->db, "INSERT INTO segment(seg,id,kind,k,m,cell_log2,cps,"
+				      "len,nodes,missing,chg,seq,data) VALUES(1099511627777,"
+				      "x'00112233445566778899aabbccddeeff',3,1,0,16,1,4096,'',0,"
+				      "0,0,zeroblob(4096))", NULL, NULL, NULL), SQLITE_OK);
+	struct extent e = {.off = 0, .len = 4096, .seg = inl};
+	assert_int_equal(extent_put_locked(st, w->ino[2], &e), 0);
+	assert_int_equal(ranges_set(w->in[2]->spans, 0, 4096, 0, RG_ALL), 0);
+	pthread_mutex_unlock(&st->meta);
+	assert_int_equal(byte_of(w, 0, 0), 11);
+	pc.syncs = 0;
+	pc.fail = 1;
+	assert_int_equal(store_commit(st), -EIO);
+	pc.fail = 0;
+	assert_int_equal(byte_of(w, 0, 0), -EIO);
+	assert_int_equal(byte_of(w, 1, 0), 2);
+	assert_int_equal(byte_of(w, 2, 0), -EIO);
+	assert_int_equal(byte_of(w, 2, 5000), 3);
+	/* Switched off, bytes of before are told. */
+	st->opts.skip_undone = true;
+	assert_int_equal(byte_of(w, 0, 0), 1);
+	st->opts.skip_undone = false;
+	assert_int_equal(meta_getxattr(st, w->in[0], "user.x", &v), -EIO);
+	assert_int_equal(meta_listxattr(st, w->in[0], &v), -EIO);
+	assert_int_equal(meta_lookup(st, dir->ino, "new", 3, &in), -EIO);
+	assert_int_equal(meta_lookup(st, dir->ino, "none", 4, &in), -ENOENT);
+	assert_int_equal(meta_lookup(st, dir->ino, "old", 3, &in), 0);
+	inode_put(st, in);
+	assert_int_equal(meta_readdir(st, dir->ino, 0, false, NULL, NULL), -EIO);
+	assert_int_equal(meta_lookup(st, calm->ino, "old", 3, &in), 0);
+	inode_put(st, in);
+	assert_int_equal(meta_lookup(st, calm->ino, "none", 4, &in), -ENOENT);
+	buf_release(&v);
+	inode_put(st, calm);
+	for (int f = 0; f < FILES; f++)
+		inode_put(st, w->in[f]);
+	assert_int_equal(store_close(st), -EIO);
+	/* The next mount has what was committed, or, as no power was lost, what was tried. */
+	world_open(w);
+	int b = byte_of(w, 0, 0);
+	assert_true(b == 1 || b == 11);
+	assert_int_equal(byte_of(w, 2, 0), 3);
+	world_close(w);
+	world_free(w);
+}
+
 /* Small files are evicted whenever nobody holds st->meta, also between two steps of ours. */
 static void evicted_meanwhile(void **state)
 {
@@ -1277,6 +1367,7 @@ int main(void)
 		cmocka_unit_test(model),	cmocka_unit_test(controls),
 		cmocka_unit_test(written_meanwhile),
 		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
+		cmocka_unit_test(taken_back),
 		cmocka_unit_test(sync_fails_anywhere),
 		cmocka_unit_test(evicted_meanwhile),
 		cmocka_unit_test(given_back),
