@@ -71,8 +71,12 @@ static void dir_changed(struct store *st, struct inode *dir, int64_t now)
 static void links_changed(struct store *st, struct inode *in, int64_t now)
 {
 	in->ctime_ns = now;
-	/* Its row must not stay behind its name: see store.h. */
-	if (in->nlink && (in->unsynced || in->syncing))
+	/*
+	 * Its row must not stay behind its name: see store.h.  Also when all of its bytes are
+	 * synced: what is not in the row yet (a size, a hole, a small file's contents) would be
+	 * withheld with what is written next.
+	 */
+	if (in->nlink && (in->dirty || in->unsynced || in->syncing))
 		in->sync_soon = true;
 	inode_mark_locked(st, in, REC_CH_TIMES);
 }

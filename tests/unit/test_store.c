@@ -486,6 +486,19 @@ static void withheld(void **state)
 	meta_reap(st, ino);
 	inode_put(st, in);
 	assert_int_equal(fake_query(st, "SELECT count(*) FROM inode WHERE ino=?", ino), 0);
+	/*
+	 * Renamed while all of its bytes were synced, or in a row, but its size was in memory
+	 * alone; then written: the name does not come without what was there.
+	 */
+	in = create(st, "early");
+	fake_fsyncs = 0;
+	assert_int_equal(meta_rename(st, INO_ROOT, "early", 5, INO_ROOT, "e2", 2, 0, NULL), 0);
+	fake_write_large(st, in, 1 << 20);
+	assert_int_equal(store_commit(st), 0);
+	assert_int_equal(fake_fsyncs, 1);
+	assert_int_equal(fake_query(st, "SELECT size FROM inode WHERE ino=?", in->ino),
+			 1 << 20);
+	inode_put(st, in);
 	/* Closing syncs all. */
 	in = create(st, "last");
 	fake_write_large(st, in, 1 << 20);
