@@ -27,9 +27,11 @@ OBJ      := $(SRC:%.c=$(B)/%.o)
 LIBS     := $(LAYERS:%=$(B)/%.a)
 UNIT     := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 REPLAY   := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(wildcard tests/fuzz/fuzz_*.c))
-TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c)) \
+            $(patsubst tests/power/%.c,$(B)/power/%,$(wildcard tests/power/*.c))
+PRELOAD  := $(patsubst tests/tools/preload/%.c,$(B)/tools/%.so,$(wildcard tests/tools/preload/*.c))
 
-.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools
+.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls power
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -66,13 +68,18 @@ $(B)/tools/%: tests/tools/%.c $(LIBS)
 	@echo "  TOOL  $@"
 	$(Q)$(CC) $(ALL_C) -MMD -MP -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
+$(B)/power/%: tests/power/%.c $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  TOOL  $@"
+	$(Q)$(CC) $(ALL_C) -MMD -MP -o $@ $< -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
+
 # Preloaded into the program: no sanitizer, none of our code.
-$(B)/tools/nth.so: tests/tools/preload/nth.c
+$(B)/tools/%.so: tests/tools/preload/%.c
 	@mkdir -p $(@D)
 	@echo "  TOOL  $@"
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE $(WARN) -Wno-missing-prototypes -O2 -g -fPIC -ftls-model=initial-exec -shared -o $@ $<
 
-tools: $(TOOLS) $(B)/tools/nth.so
+tools: $(TOOLS) $(PRELOAD)
 
 $(B)/fuzz/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIBS)
 	@mkdir -p $(@D)
@@ -92,6 +99,12 @@ sys: all tools ## run the system tests alone
 
 nth: all tools ## every n of 600 and 610: each call of a session fails, or is the last (hours)
 	$(Q)B=$(B) ALL=1 SYS_LIMIT=$(if $(filter command line environment,$(origin SECS)),$(SECS),864000) tests/run sys/600 sys/610
+
+power: all tools ## CUTS (500) power cuts on ext4 and xfs, as root: what a disk may keep of what was not flushed
+	$(Q)B=$(B) CUTS=$(or $(CUTS),500) SYS_LIMIT=864000 tests/run sys/620
+
+check-controls: all tools ## switch off each mechanism in turn: the test that shows it must fail
+	$(Q)B=$(B) tests/controls.sh $(T)
 
 soak: all tools ## load and faults at random for SECS seconds (3600), then everything compared
 	$(Q)B=$(abspath $(B)) SECS=$(if $(filter command line environment,$(origin SECS)),$(SECS),3600) tests/soak/run

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Negative controls (`make check-controls`, T=word selects some): each mechanism that a test shows
+# is switched off, and that test must fail.  One line each:
+#	name | how it is disabled: settings of the environment | the test that must fail | its words
+# The words must stand in what the failing test says (a regular expression), so that it did not
+# fail for another reason.  A test that passes, or is skipped, fails the control.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+B=$(realpath "${B:-build}")
+export B HOLDFAST=$B/holdfast
+table="
+sqlite-normal | WEAKEN=normal CUTS=40 EVERY=1000 | tests/sys/620-power-cuts.sh | no state after
+data-sync     | WEAKEN=data CUTS=40 EVERY=1000   | tests/sys/620-power-cuts.sh | no state after|what nobody wrote
+intent        | WEAKEN=intent CUTS=60 EVERY=1    | tests/sys/620-power-cuts.sh | tree differs|fsck
+redo          | WEAKEN=redo CUTS=40 EVERY=1000   | tests/sys/620-power-cuts.sh | no state after|what nobody wrote
+"
+pass=0 failed=()
+log=$B/test-logs
+mkdir -p "$log"
+while IFS='|' read -r name how test words; do
+	read -r name <<<"$name"
+	read -r test <<<"$test"
+	[ "$name" ] || continue
+	if [ $# -gt 0 ]; then
+		wanted=
+		for w in "$@"; do [[ $name == *"$w"* ]] && wanted=1; done
+		[ "$wanted" ] || continue
+	fi
+	read -ra set <<<"$how"
+	words=${words# }
+	t0=$SECONDS
+	timeout -k 10 "${LIMIT:-1200}" env "${set[@]}" bash "$test" >"$log/control-$name.log" 2>&1 </dev/null
+	rc=$?
+	case $rc in
+	0) why="passes without it" ;;
+	77) why="was skipped: $(tail -n 1 "$log/control-$name.log")" ;;
+	124 | 137) why="did not end" ;;
+	*) why= ;;
+	esac
+	[ "$why" ] || grep -a -q -E -- "$words" "$log/control-$name.log" ||
+		why="fails, but does not say '$words'"
+	if [ "$why" ]; then
+		failed+=("$name")
+		printf 'FAIL  %-20s %4ds  %s %s (%s)\n' "$name" $((SECONDS - t0)) "$test" "$why" "$log/control-$name.log"
+	else
+		pass=$((pass + 1))
+		printf 'ok    %-20s %4ds  %s fails\n' "$name" $((SECONDS - t0)) "$test"
+	fi
+done <<<"$table"
+echo "$pass controls as they should be, ${#failed[@]} not${failed[*]:+: ${failed[*]}}"
+[ ${#failed[@]} -eq 0 ] && [ $pass -gt 0 ]
