@@ -31,7 +31,7 @@ TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
             $(patsubst tests/power/%.c,$(B)/power/%,$(wildcard tests/power/*.c))
 PRELOAD  := $(patsubst tests/tools/preload/%.c,$(B)/tools/%.so,$(wildcard tests/tools/preload/*.c))
 
-.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls power
+.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls power sim
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -86,7 +86,23 @@ $(B)/fuzz/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIBS)
 	@echo "  TEST  $@"
 	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -o $@ $(filter %.c,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
-tests: tools $(UNIT) $(REPLAY) ## build the tests
+# The simulator: threads, locks, clocks and the space of the disk are its own.
+SIM_WRAP := $(addprefix -Wl$(comma)--wrap=pthread_,create join setname_np mutex_init mutex_destroy \
+            mutex_lock mutex_trylock mutex_unlock cond_init cond_destroy cond_wait cond_timedwait \
+            cond_signal cond_broadcast rwlock_init rwlock_destroy rwlock_rdlock rwlock_tryrdlock \
+            rwlock_wrlock rwlock_trywrlock rwlock_unlock) \
+            $(addprefix -Wl$(comma)--wrap=,clock_gettime time fstatvfs64)
+$(B)/sim: $(wildcard tests/sim/*.[ch]) tests/unit/powercut.h $(LIBS)
+	@mkdir -p $(@D)
+	@echo "  TEST  $@"
+	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -o $@ $(filter %.c,$^) $(SIM_WRAP) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
+
+# It brings its own threads, which ThreadSanitizer does not know.
+ifeq ($(filter thread,$(SAN)),)
+SIM := $(B)/sim
+endif
+
+tests: tools $(UNIT) $(REPLAY) $(SIM) ## build the tests
 
 check: all tests ## run every test: T=word selects some
 	$(Q)B=$(B) CC="$(CC)" tests/run $(T)
@@ -105,6 +121,10 @@ power: all tools ## CUTS (500) power cuts on ext4 and xfs, as root: what a disk 
 
 check-controls: all tools ## switch off each mechanism in turn: the test that shows it must fail
 	$(Q)B=$(B) tests/controls.sh $(T)
+
+sim: $(SIM) ## the simulator: SEEDS=N (10000) of them from FIRST=n on, two at a time
+	$(Q)first=$(if $(FIRST),$(FIRST),$$(date +%s)000); echo "seeds from $$first"; \
+		$(B)/sim -j 2 $$first-$$((first + $(if $(SEEDS),$(SEEDS),10000) - 1))
 
 soak: all tools ## load and faults at random for SECS seconds (3600), then everything compared
 	$(Q)B=$(abspath $(B)) SECS=$(if $(filter command line environment,$(origin SECS)),$(SECS),3600) tests/soak/run

@@ -1,0 +1,864 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The lives of a machine in a world of one seed.
+ *
+ *   sim [-v] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO
+ *
+ * A seed is some epochs.  In each, clients work while up to M nodes (all, in a blackout, but
+ * without damage) are harmed in whatever way; the process or the power of the machine may go at
+ * any step.  Then faults end: everything must be published, read, found by scrub, repaired and
+ * whole within a bounded time, and be recovered without any M nodes.  After each crash, what
+ * was acknowledged as published must be recovered without the harmed nodes.
+ *
+ * -b switches off what is to be found missing: the negative controls.
+ */
+#include "sim.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <sched.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/personality.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include "cache/apply.h"
+#include "cache/check.h"
+#include "cache/cut.h"
+#include "net/gather.h"
+
+int __real_clock_gettime(clockid_t id, struct timespec *ts);
+
+#define ARENA ((size_t)8 << 30)
+#define STEPS 30000000u
+
+struct world *w;
+
+static struct {
+	bool verbose;
+	const char *broken;
+	char dir[64], state[96];
+	int memory; /* of the world */
+} opt;
+
+/* What a seed's parent makes and every life inherits. */
+static struct keys *keys;
+static struct owner *owner;
+static struct hist_device device;
+static struct store_opts so;
+static struct publish_opts po;
+
+void *world_alloc(size_t len)
+{
+	len = (len + 63) & ~(size_t)63;
+	if (len > w->cap - w->used)
+		sim_fail("the world is full: %zu bytes", w->used);
+	void *p = w->arena + w->used;
+	w->used += len;
+	return p;
+}
+
+/* splitmix64 */
+uint64_t rnd(enum draw s)
+{
+	uint64_t z = (w->rnd[s] += 0x9e3779b97f4a7c15u);
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return z ^ z >> 31;
+}
+
+uint64_t rnd_below(enum draw s, uint64_t n)
+{
+	return (uint64_t)((unsigned __int128)rnd(s) * n >> 64);
+}
+
+void trace(uint64_t what)
+{
+	w->trace = (w->trace ^ what) * 0x100000001b3u;
+	w->trace ^= w->trace >> 31;
+}
+
+void sim_log(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!w->verbose)
+		return;
+	fprintf(stderr, "%10.3f ", (double)w->now_ns / 1e9);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+/* --- libsodium's randomness --- */
+
+static const char *sodium_name(void)
+{
+	return "sim";
+}
+static uint32_t sodium_random(void)
+{
+	return (uint32_t)rnd(RND_KEYS);
+}
+static void sodium_buf(void *const buf, const size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		((uint8_t *)buf)[i] = (uint8_t)rnd(RND_KEYS);
+}
+static struct randombytes_implementation sodium_sim = {
+	.implementation_name = sodium_name, .random = sodium_random, .buf = sodium_buf};
+
+/* --- one life --- */
+
+struct life {
+	struct volume *v;
+	struct store *st;
+	struct publisher *p;
+	unsigned left; /* clients at work */
+};
+
+static void node_changed(void *arg)
+{
+	struct life *l = arg;
+
+	if (l->p)
+		publish_poke(l->p);
+}
+
+static struct volume *open_volume(struct keys *k)
+{
+	struct node_spec spec[SIM_NODES] = {0};
+	char url[SIM_NODES][64];
+	struct volume *v;
+
+	for (unsigned i = 0; i < w->nodes; i++) {
+		nodes_url(i, url[i]);
+		spec[i].number = (uint16_t)(i + 1);
+		spec[i].url = url[i];
+	}
+	int r = volume_open(&v, k, w->k, w->m, spec, w->nodes, NULL);
+	if (r)
+		sim_fail("volume_open: %s", strerror(-r));
+	return v;
+}
+
+static void must(int r, const char *what)
+{
+	if (r)
+		sim_fail("%s: %s; %s", what, strerror(-r), log_last());
+}
+
+static void life_open(struct life *l, bool crashed)
+{
+	sched_bound("start", 3600 * SEC);
+	must(store_open(&l->st, &so), "store_open");
+	if (w->life == 1) {
+		pthread_mutex_lock(&l->st->meta);
+		must(store_set_device(l->st, 1), "store_set_device");
+		pthread_mutex_unlock(&l->st->meta);
+		must(store_init_root(l->st, 0, 0, 0755), "store_init_root");
+	}
+	l->v = open_volume(keys);
+	l->st->vol = l->v;
+	w->calm = true;
+	if (w->life == 1)
+		for (unsigned i = 0; i < w->nodes; i++)
+			must(node_init(l->v->node[i], keys_vol(keys), now_ms() + 60000),
+			     "node_init");
+	must(store_start(l->st), "store_start");
+	must(data_start(l->st), "data_start");
+	must(volume_start(l->v, node_changed, l), "volume_start");
+	if (w->life == 1)
+		model_dirs(l->st);
+	if (w->life > 1) {
+		volume_verify(l->v, now_ms() + 5000);
+		if (crashed)
+			model_adopt(l->st);
+		else
+			model_read_all(l->st);
+	}
+	w->calm = false;
+	must(publish_start(&l->p, l->st, &po), "publish_start");
+	volume_verify(l->v, now_ms() + 5000);
+	publish_poke(l->p);
+}
+
+static void life_close(struct life *l)
+{
+	struct publisher *p = l->p;
+
+	sched_bound("stop", 600 * SEC);
+	volume_quiet(l->v);
+	l->p = NULL;
+	publish_stop(p);
+	data_stop(l->st);
+	must(store_close(l->st), "store_close");
+	volume_close(l->v);
+	model_stopped();
+}
+
+/* --- clients and faults --- */
+
+struct worker {
+	struct life *l;
+	unsigned i;
+};
+
+static void *client_main(void *arg)
+{
+	struct worker *a = arg;
+
+	while (w->ops_left) {
+		w->ops_left--;
+		client_op(a->i, a->l->st, a->l->p);
+		sched_point();
+	}
+	if (!--a->l->left)
+		sched_wake(a->l);
+	return NULL;
+}
+
+static bool harmed(unsigned i)
+{
+	return w->at_once >> i & 1;
+}
+
+static void set_condition(unsigned i, enum cond c)
+{
+	if (c != node_condition_of(i))
+		sim_log("node %u: %s", i + 1, cond_name[c]);
+	node_condition(i, c);
+	w->faults += c != ND_WELL;
+}
+
+/* Something happens to one node, or ends. */
+static void fault(void)
+{
+	static const enum cond away[] = {ND_SLOW,   ND_HANG,  ND_DOWN,	  ND_FULL,
+					 ND_REFUSE, ND_ERROR, ND_LOST_ACK};
+	unsigned i = (unsigned)rnd_below(RND_FAULT, w->nodes);
+
+	if (!w->blackout && !harmed(i)) {
+		/* The others are only as slow as any. */
+		return;
+	}
+	if (node_condition_of(i) != ND_WELL)
+		return;
+	w->well_ns[i] = w->now_ns + (int64_t)rnd_below(RND_FAULT, 60000) * MS;
+	if (w->blackout) {
+		set_condition(i, away[rnd_below(RND_FAULT, 7)]);
+		return;
+	}
+	switch (rnd_below(RND_FAULT, 6)) {
+	case 0:
+		node_crash(i);
+		set_condition(i, ND_DOWN);
+		break;
+	case 1:
+		if (node_roll_back(i))
+			set_condition(i, ND_DOWN);
+		else
+			node_keep_copy(i);
+		break;
+	case 2: {
+		unsigned n = chance(RND_FAULT, 2) ? node_rot(i) : node_lose(i);
+		sim_log("node %u: %u blobs are damaged or gone", i + 1, n);
+		break;
+	}
+	default:
+		set_condition(i, (enum cond)(1 + rnd_below(RND_FAULT, ND_CONDS - 1)));
+	}
+	trace(i);
+}
+
+static void *fault_main(void *arg)
+{
+	struct life *l = arg;
+
+	while (l->left) {
+		for (unsigned i = 0; i < w->nodes; i++)
+			if (node_condition_of(i) != ND_WELL && w->well_ns[i] <= w->now_ns)
+				set_condition(i, ND_WELL);
+		fault();
+		sched_block(l, w->now_ns + (int64_t)rnd_below(RND_FAULT, 6000) * MS);
+	}
+	return NULL;
+}
+
+static void work(struct life *l)
+{
+	struct worker a[SIM_CLIENTS];
+	pthread_t t[SIM_CLIENTS], f;
+
+	sched_bound("work", 24 * 3600 * SEC);
+	l->left = SIM_CLIENTS;
+	for (unsigned i = 0; i < SIM_CLIENTS; i++) {
+		a[i] = (struct worker){l, i};
+		pthread_create(&t[i], NULL, client_main, &a[i]);
+		pthread_setname_np(t[i], "client");
+	}
+	pthread_create(&f, NULL, fault_main, l);
+	pthread_setname_np(f, "faults");
+	for (unsigned i = 0; i < SIM_CLIENTS; i++)
+		pthread_join(t[i], NULL);
+	pthread_join(f, NULL);
+}
+
+static void found(void *arg, const char *what)
+{
+	(void)arg;
+	sim_log("found: %s", what);
+	if (arg)
+		fprintf(stderr, "found: %s\n", what);
+}
+
+/* Faults have ended: protection comes back, by itself and in time. */
+static void quiet(struct life *l)
+{
+	struct check_opts mark = {.nodes = true, .deep = true, .mark = true, .found = found};
+	struct check_opts look = {.nodes = true, .deep = true, .found = found, .arg = l};
+	struct model_mark m;
+	int64_t n = 1;
+
+	sched_bound("quiet", 2 * 3600 * SEC);
+	for (unsigned i = 0; i < w->nodes; i++)
+		set_condition(i, ND_WELL);
+	volume_poke(l->v);
+	model_mark(&m);
+	for (unsigned i = 0; i < SIM_CLIENTS; i++)
+		m.at[i]++;
+	must(publish_wait(l->p, false, now_ms() + 600000), "publish when all is well");
+	model_published(&m);
+	must(data_evict(l->st, 0), "evict");
+	model_read_all(l->st);
+	/* What mends one thing may find another: in the end nothing is left. */
+	for (unsigned i = 0; i < 5 && n; i++) {
+		n = check_store(l->st, &mark);
+		sim_log("scrub: %lld findings", (long long)n);
+		if (n < 0)
+			sim_fail("check_store: %s", strerror((int)-n));
+		publish_poke(l->p);
+		must(publish_wait(l->p, true, now_ms() + 1800000), "protect when all is well");
+	}
+	n = check_store(l->st, &look);
+	if (n)
+		sim_fail("%lld findings after repair", (long long)n);
+}
+
+static _Noreturn void life(bool crashed)
+{
+	struct life l = {0};
+
+	signal(SIGALRM, SIG_DFL);
+	alarm(300);
+	keys_forked(keys);
+	disk_attach(so.dir, w->cuts);
+	sched_begin();
+	life_open(&l, crashed);
+	if (w->ops_left)
+		work(&l);
+	quiet(&l);
+	w->epoch_done = true;
+	/* Sometimes it ends with a crash right now. */
+	if (chance(RND_FAULT, 3))
+		_exit(EXIT_CRASHED);
+	life_close(&l);
+	_exit(0);
+}
+
+/* Another machine, with nothing but the keys and the nodes that are not lost. */
+static _Noreturn void recover(uint64_t lost, bool exact)
+{
+	struct hist_state hs = {0};
+	struct store *st;
+	struct apply *a;
+	struct store_opts mine = {0};
+	char dir[96];
+
+	signal(SIGALRM, SIG_DFL);
+	alarm(300);
+	snprintf(dir, sizeof dir, "%s/recovered", opt.dir);
+	mkdir(dir, 0700);
+	mine.dir = dir;
+	keys_forked(keys);
+	/* What happens here is of no world but this one. */
+	if (mmap(w, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+		 opt.memory, 0) == MAP_FAILED)
+		abort();
+	w->oracle = true;
+	w->crash_at = 0;
+	disk_attach(dir, false);
+	sched_begin();
+	sched_bound("recover", 3600 * SEC);
+	for (unsigned i = 0; i < w->nodes; i++)
+		node_condition(i, lost >> i & 1 ? ND_DOWN : ND_WELL);
+	must(store_open(&st, &mine), "store_open");
+	struct volume *v = open_volume(keys);
+	st->vol = v;
+	volume_verify(v, now_ms() + 20000);
+	pthread_mutex_lock(&st->meta);
+	must(store_set_device(st, 2), "store_set_device");
+	pthread_mutex_unlock(&st->meta);
+	must(apply_new(&a, st, NULL, NULL), "apply_new");
+	must(history_load(v, &device, 1, NULL, 0, &hs, &apply_cb, a), "recover: history_load");
+	must(apply_finish(a, &hs), "recover: apply_finish");
+	hist_state_release(&hs);
+	apply_free(a);
+	model_recovered(st, exact);
+	_exit(0);
+}
+
+/* --- a seed --- */
+
+static int rm_one(const char *path, const struct stat *s, int flag, struct FTW *f)
+{
+	(void)s;
+	(void)flag;
+	(void)f;
+	return remove(path);
+}
+
+static void rm_tree(const char *path)
+{
+	nftw(path, rm_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void why(int status, const char *what)
+{
+	if (WIFSIGNALED(status))
+		fprintf(stderr, "seed %llu life %u at %.3f s, step %llu, %s: %s: %s\n",
+			(unsigned long long)w->seed, w->life, (double)w->now_ns / 1e9,
+			(unsigned long long)w->steps, w->phase, what,
+			WTERMSIG(status) == SIGALRM ? "it hangs in real time"
+						    : strsignal(WTERMSIG(status)));
+	else if (WEXITSTATUS(status) != EXIT_FAILED)
+		fprintf(stderr, "seed %llu: %s ended with status %d\n",
+			(unsigned long long)w->seed, what, WEXITSTATUS(status));
+}
+
+/* True when what must be recovered is. */
+static bool try_recover(uint64_t lost, bool exact)
+{
+	char dir[96];
+	int status;
+
+	if (!model_any_published())
+		return true;
+	snprintf(dir, sizeof dir, "%s/recovered", opt.dir);
+	fflush(NULL);
+	pid_t pid = fork();
+	if (!pid)
+		recover(lost, exact);
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		abort();
+	bool ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	if (!ok) {
+		why(status, "recovery");
+		fprintf(stderr, "seed %llu: recovered without nodes %llx%s\n",
+			(unsigned long long)w->seed, (unsigned long long)lost,
+			exact ? ", all was whole" : "");
+	}
+	w->recovered++;
+	rm_tree(dir);
+	return ok;
+}
+
+static void begin_epoch(void)
+{
+	unsigned most = (unsigned)rnd_below(RND_FAULT, w->m + 1);
+
+	w->epoch_done = false;
+	w->at_once = 0;
+	w->blackout = chance(RND_FAULT, 4);
+	for (unsigned i = 0; i < most; i++)
+		w->at_once |= (uint64_t)1 << rnd_below(RND_FAULT, w->nodes);
+	w->ops_left = 20 + rnd_below(RND_FAULT, 80);
+	sim_log("epoch: %s, nodes %llx", w->blackout ? "blackout" : "harm",
+		(unsigned long long)w->at_once);
+}
+
+static bool breaks(const char *what)
+{
+	return opt.broken && !strcmp(opt.broken, what);
+}
+
+static void choose_world(uint64_t seed)
+{
+	static const struct {
+		unsigned nodes, k, m;
+	} shape[] = {{6, 4, 2}, {6, 4, 2}, {3, 2, 1}, {5, 3, 2},
+		     {4, 2, 2}, {9, 4, 2}, {8, 5, 3}};
+	uint64_t s = seed;
+
+	for (unsigned i = 0; i < RND_CNT; i++) {
+		s = (s + 0x9e3779b97f4a7c15u) * 0xd1342543de82ef95u;
+		w->rnd[i] = s ^ s >> 32;
+	}
+	w->seed = seed;
+	w->step_cap = STEPS;
+	w->phase_end_ns = INT64_MAX;
+	w->now_ns = 1000 * SEC;
+	w->switch_log2 = 2 + (unsigned)rnd_below(RND_SCHED, 7);
+	w->by_priority = chance(RND_SCHED, 3);
+	w->slow_disk = chance(RND_DISK, 3);
+	unsigned i = (unsigned)rnd_below(RND_FAULT, sizeof shape / sizeof *shape);
+	w->nodes = shape[i].nodes;
+	w->k = shape[i].k;
+	w->m = shape[i].m;
+	w->verbose = opt.verbose;
+	po = (struct publish_opts){
+		.interval_ms = 500 + (unsigned)rnd_below(RND_FAULT, 8000),
+		.snapshot_every = 2 + (unsigned)rnd_below(RND_FAULT, 12),
+		.devices = &device,
+		.device_cnt = 1,
+		.pace = {.grace_ms = 1 + (unsigned)rnd_below(RND_FAULT, 30000),
+			 .stray_ms = 1 + (unsigned)rnd_below(RND_FAULT, 60000),
+			 .compact_ms = 1 + (unsigned)rnd_below(RND_FAULT, 30000),
+			 .scrub_s = 30 + (unsigned)rnd_below(RND_FAULT, 3000),
+			 .audit_s = 30 + (unsigned)rnd_below(RND_FAULT, 3000)}};
+	so = (struct store_opts){.cache_size = (uint64_t)1 << (16 + rnd_below(RND_FAULT, 8)),
+				 .commit_ms = 100 + (unsigned)rnd_below(RND_FAULT, 2000)};
+	so.dir = opt.state;
+	w->cuts = chance(RND_DISK, 2);
+	w->epochs_left = 1 + (unsigned)rnd_below(RND_FAULT, 3);
+	w->crashes_left = (unsigned)rnd_below(RND_FAULT, 5);
+	po.skip_quorum = breaks("quorum");
+	po.skip_published = breaks("published");
+	po.skip_seen = breaks("seen");
+	po.skip_older = breaks("older");
+	so.skip_sync = breaks("sync");
+	so.skip_capture = breaks("capture");
+	so.skip_intent = breaks("intent");
+	so.skip_redo = breaks("redo");
+	so.skip_settle = breaks("settle");
+}
+
+static void make_world(uint64_t seed)
+{
+	uint8_t vol[VOL_LEN] = {7}, kit[32];
+
+	opt.memory = memfd_create("sim", MFD_CLOEXEC);
+	if (opt.memory < 0 || ftruncate(opt.memory, ARENA))
+		abort();
+	w = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, opt.memory,
+		 0);
+	if (w == MAP_FAILED)
+		abort();
+	w->arena = (uint8_t *)w;
+	w->cap = ARENA;
+	w->used = (sizeof *w + 63) & ~(size_t)63;
+	choose_world(seed);
+	disk_begin(opt.state, w->cuts);
+	nodes_init();
+	model_init();
+	if (sodium_init() < 0)
+		abort();
+	sodium_buf(kit, sizeof kit);
+	must(keys_create(&keys, vol, 1), "keys_create");
+	must(owner_new(&owner, kit), "owner_new");
+	device.number = 1;
+	memcpy(device.ed_pk, keys_device_pk(keys), 32);
+	memcpy(po.owner_pk, owner->ed_pk, 32);
+}
+
+/* One life and what is recovered after it. */
+static bool live(bool *crashed)
+{
+	int status;
+
+	w->life++;
+	/* The first life makes the drive; only then there is something to lose. */
+	w->crash_at = 0;
+	if (w->life > 1 && w->crashes_left && !chance(RND_FAULT, 4))
+		w->crash_at =
+			w->steps + 1 +
+			rnd_below(RND_FAULT, (uint64_t)1 << (8 + rnd_below(RND_FAULT, 12)));
+	fflush(NULL);
+	pid_t pid = fork();
+	if (!pid)
+		life(*crashed);
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		abort();
+	*crashed = WIFEXITED(status) && WEXITSTATUS(status) == EXIT_CRASHED;
+	if (!*crashed && !(WIFEXITED(status) && WEXITSTATUS(status) == 0)) {
+		why(status, "the machine");
+		return false;
+	}
+	if (*crashed) {
+		bool cut = w->cuts && chance(RND_DISK, 2);
+
+		w->crashes++;
+		w->crashes_left -= w->crashes_left > 0;
+		sim_log("crash%s", cut ? ": the power" : "");
+		if (cut)
+			disk_cut();
+	}
+	w->now_ns += (int64_t)rnd_below(RND_FAULT, 100000) * MS;
+	if (!w->epoch_done)
+		return try_recover(w->blackout ? 0 : w->at_once, false);
+	uint64_t lost = 0;
+	for (unsigned i = 0; i < w->m;) {
+		uint64_t bit = (uint64_t)1 << rnd_below(RND_FAULT, w->nodes);
+
+		i += !(lost & bit);
+		lost |= bit;
+	}
+	w->epochs_left--;
+	bool ok = try_recover(lost, true);
+	begin_epoch();
+	return ok;
+}
+
+/* What all seeds together did. */
+static struct totals {
+	uint64_t seeds, failed, lives, crashes, recovered, faults, published, reads, steps,
+		time_s;
+} * totals;
+
+static void add_totals(void)
+{
+	__atomic_fetch_add(&totals->lives, w->life, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->crashes, w->crashes, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->recovered, w->recovered, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->faults, w->faults, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->published, w->published, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->reads, w->reads, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->steps, w->steps, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&totals->time_s, (uint64_t)(w->now_ns / SEC), __ATOMIC_RELAXED);
+}
+
+/* In a process of its own; true when everything held. */
+static bool run_seed(uint64_t seed, uint64_t *hash)
+{
+	bool ok = true, crashed = false;
+
+	snprintf(opt.dir, sizeof opt.dir, "%s/hf-sim-%d",
+		 access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", getpid());
+	snprintf(opt.state, sizeof opt.state, "%s/state", opt.dir);
+	rm_tree(opt.dir);
+	if (mkdir(opt.dir, 0700))
+		abort();
+	make_world(seed);
+	begin_epoch();
+	while (ok && w->epochs_left)
+		ok = live(&crashed);
+	*hash = w->trace;
+	if (opt.verbose || !ok)
+		fprintf(stderr,
+			"seed %llu: %s; hash %016llx, %u lives, %u crashes, %u faults, %u "
+			"published, "
+			"%u recovered, %llu steps, %.0f s\n",
+			(unsigned long long)seed, ok ? "held" : "FAILED",
+			(unsigned long long)*hash, w->life, w->crashes, w->faults, w->published,
+			w->recovered, (unsigned long long)w->steps, (double)w->now_ns / 1e9);
+	add_totals();
+	if (!getenv("SIM_KEEP"))
+		rm_tree(opt.dir);
+	return ok;
+}
+
+/* --- many seeds --- */
+
+static int pin(unsigned job)
+{
+	cpu_set_t may, one;
+	unsigned cnt;
+
+	/* Threads that hand over to each other are fastest on one processor. */
+	if (sched_getaffinity(0, sizeof may, &may))
+		return -errno;
+	cnt = (unsigned)CPU_COUNT(&may);
+	for (unsigned i = 0, at = 0; i < CPU_SETSIZE; i++)
+		if (CPU_ISSET(i, &may) && at++ == job % cnt) {
+			CPU_ZERO(&one);
+			CPU_SET(i, &one);
+			return sched_setaffinity(0, sizeof one, &one);
+		}
+	return 0;
+}
+
+static pid_t start_seed(uint64_t seed, unsigned job, uint64_t *hash)
+{
+	fflush(NULL);
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	pin(job);
+	_exit(run_seed(seed, hash) ? 0 : 1);
+}
+
+static int64_t wall_s(void)
+{
+	struct timespec ts;
+
+	/* The real clock: the wrapped one is the world's. */
+	__real_clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+#define JOBS 64
+
+/* Seeds from..to (or list[0..cnt-1]), until the time is over. */
+static int run_seeds(const uint64_t *list, uint64_t from, uint64_t cnt, unsigned jobs,
+		     int64_t limit_s)
+{
+	struct {
+		pid_t pid;
+		uint64_t seed;
+	} job[JOBS] = {0};
+	int64_t end = wall_s() + limit_s;
+	uint64_t next = 0, *hash = &totals[1].seeds;
+	unsigned busy = 0;
+
+	while (busy || (next < cnt && (!limit_s || wall_s() < end))) {
+		while (busy < jobs && next < cnt && (!limit_s || wall_s() < end)) {
+			unsigned i = 0;
+
+			while (job[i].pid)
+				i++;
+			job[i].seed = list ? list[next] : from + next;
+			job[i].pid = start_seed(job[i].seed, i, hash + i);
+			next++;
+			busy++;
+		}
+		int status;
+		pid_t pid = wait(&status);
+		for (unsigned i = 0; i < jobs; i++)
+			if (job[i].pid == pid) {
+				busy--;
+				job[i].pid = 0;
+				totals->seeds++;
+				if (status) {
+					totals->failed++;
+					printf("FAILED: seed %llu\n",
+					       (unsigned long long)job[i].seed);
+				}
+			}
+	}
+	printf("%llu seeds, %llu failed: %llu lives, %llu crashes, %llu faults, %llu "
+	       "publications "
+	       "and %llu reads checked, %llu recoveries, %llu steps, %.1f h of virtual time\n",
+	       (unsigned long long)totals->seeds, (unsigned long long)totals->failed,
+	       (unsigned long long)totals->lives, (unsigned long long)totals->crashes,
+	       (unsigned long long)totals->faults, (unsigned long long)totals->published,
+	       (unsigned long long)totals->reads, (unsigned long long)totals->recovered,
+	       (unsigned long long)totals->steps, (double)totals->time_s / 3600);
+	return totals->failed ? 1 : 0;
+}
+
+/* The same seed twice: the same hash. */
+static int run_twice(uint64_t from, uint64_t cnt)
+{
+	uint64_t *hash = &totals[1].seeds;
+	int status[2], bad = 0;
+
+	for (uint64_t s = from; s < from + cnt; s++) {
+		for (unsigned i = 0; i < 2; i++)
+			if (waitpid(start_seed(s, 0, hash + i), &status[i], 0) < 0)
+				abort();
+		if (hash[0] != hash[1] || status[0] != status[1]) {
+			printf("seed %llu: %016llx, then %016llx\n", (unsigned long long)s,
+			       (unsigned long long)hash[0], (unsigned long long)hash[1]);
+			bad++;
+		} else if (s > from && hash[0] == hash[2]) {
+			printf("seed %llu: the hash of the one before\n",
+			       (unsigned long long)s);
+			bad++;
+		}
+		hash[2] = hash[0];
+	}
+	printf("%llu seeds twice, %d differ\n", (unsigned long long)cnt, bad);
+	return bad ? 1 : 0;
+}
+
+/* A number at the begin of each line; what it found behind it. */
+static uint64_t read_corpus(const char *path, uint64_t **list)
+{
+	FILE *f = fopen(path, "r");
+	char line[1024];
+	uint64_t cnt = 0;
+
+	*list = NULL;
+	if (!f) {
+		perror(path);
+		exit(2);
+	}
+	while (fgets(line, sizeof line, f)) {
+		char *end;
+		uint64_t seed = strtoull(line, &end, 10);
+
+		if (end == line)
+			continue;
+		*list = realloc(*list, (cnt + 1) * sizeof **list);
+		(*list)[cnt++] = seed;
+	}
+	fclose(f);
+	return cnt;
+}
+
+static int usage(void)
+{
+	fprintf(stderr,
+		"usage: sim [-v] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO | @FILE\n"
+		"       sim -2 FROM-TO    each seed twice, the same hash\n");
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned jobs = 1;
+	int64_t limit_s = 0;
+	bool twice = false;
+	uint64_t *list = NULL;
+	int c;
+
+	/* The order of addresses is the same each time. */
+	if (!(personality(0xffffffff) & ADDR_NO_RANDOMIZE) && !getenv("SIM_FIXED")) {
+		personality(ADDR_NO_RANDOMIZE);
+		setenv("SIM_FIXED", "1", 1);
+		execv("/proc/self/exe", argv);
+	}
+	while ((c = getopt(argc, argv, "vj:t:b:2")) != -1)
+		switch (c) {
+		case 'v':
+			opt.verbose = true;
+			break;
+		case 'j':
+			jobs = (unsigned)HF_MIN(HF_MAX(atoi(optarg), 1), JOBS);
+			break;
+		case 't':
+			limit_s = atoll(optarg);
+			break;
+		case 'b':
+			opt.broken = optarg;
+			break;
+		case '2':
+			twice = true;
+			break;
+		default:
+			return usage();
+		}
+	if (optind + 1 != argc)
+		return usage();
+	randombytes_set_implementation(&sodium_sim);
+	totals = mmap(NULL, 4096 + JOBS * 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
+	if (totals == MAP_FAILED)
+		abort();
+	if (!opt.verbose)
+		log_set_quiet(true);
+	log_set_level(opt.verbose ? LOG_LVL_INFO : LOG_LVL_ERROR);
+	const char *dash = strchr(argv[optind], '-');
+	uint64_t from = strtoull(argv[optind], NULL, 10), cnt = 1;
+	if (argv[optind][0] == '@')
+		cnt = read_corpus(argv[optind] + 1, &list);
+	else if (dash)
+		cnt = strtoull(dash + 1, NULL, 10) - from + 1;
+	return twice ? run_twice(from, cnt) : run_seeds(list, from, cnt, jobs, limit_s);
+}
