@@ -132,7 +132,7 @@ soak: all tools ## load and faults at random for SECS seconds (3600), then every
 proof: all tools ## a drive on a Ceph cluster of three OSDs, one of which is killed (10 to 20 minutes on two cores)
 	$(Q)B=$(abspath $(B)) tests/proof/three-osds.sh
 
-bench: all ## print `name value unit` lines, with the ratio to the baselines of the same run
+bench: all ## print `name value unit` lines, with the ratio to the baselines of the same run: T='large small' selects parts
 	$(Q)B=$(B) tests/bench/run $(T)
 
 bench-net: all ## the same over links between namespaces, as root: T='b a' selects scenes

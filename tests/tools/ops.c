@@ -6,10 +6,20 @@
  *   randread|randwrite FILE N       N requests of 4 KiB at random block offsets
  *   latency FILE N                  the same reads, each timed: `median p99 ms`
  *   append FILE N                   N times 100 bytes and fsync
+ *   touch|lookup|list DIR N         N empty files; each looked up; all listed
+ *   rename DIR N                    the N files of create to other names, and back
+ *   mixed DIR N                     N times make, write, read, rename, stat, remove; 8 threads
+ *   mmap FILE N                     N pages at random of 64 MiB changed, and msync
+ *   holes FILE N                    all N parts of a sparse file, by SEEK_DATA and SEEK_HOLE
+ *   sqlite FILE N                   N rows, each in a transaction of its own
  * Contents are pseudo-random and seqread, randread and read verify them.
  */
+#include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sqlite3.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -81,6 +91,160 @@ static void small(const char *verb, const char *dir, long n)
 	}
 }
 
+static void name_of(char *path, size_t len, const char *dir, const char *what, long i)
+{
+	snprintf(path, len, "%s/%s-%06ld", dir, what, i);
+}
+
+static void names(const char *verb, const char *dir, long n)
+{
+	char path[4096], other[4096];
+	struct stat st;
+
+	for (long i = 0; i < n; i++) {
+		name_of(path, sizeof path, dir, "file", i);
+		name_of(other, sizeof other, dir, "other", i);
+		if (!strcmp(verb, "touch")) {
+			int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
+			if (fd < 0 || close(fd))
+				die(path);
+		} else if (!strcmp(verb, "lookup")) {
+			if (stat(path, &st))
+				die(path);
+		} else if (rename(path, other)) {
+			die(path);
+		}
+	}
+	for (long i = 0; i < n && !strcmp(verb, "rename"); i++) {
+		name_of(path, sizeof path, dir, "file", i);
+		name_of(other, sizeof other, dir, "other", i);
+		if (rename(other, path))
+			die(other);
+	}
+}
+
+static void list(const char *path, long n)
+{
+	DIR *d = opendir(path);
+	long seen = 0;
+
+	if (!d)
+		die(path);
+	while (readdir(d))
+		seen++;
+	closedir(d);
+	if (seen != n + 2) {
+		fprintf(stderr, "ops: %s: %ld entries, not %ld\n", path, seen, n + 2);
+		exit(3);
+	}
+}
+
+#define THREADS 8
+struct mixed {
+	const char *dir;
+	long who, n;
+};
+
+static void *mixed_main(void *arg)
+{
+	const struct mixed *m = arg;
+	char dir[4000], path[4096], other[4096];
+	uint8_t buf[4096];
+	struct stat st;
+
+	name_of(dir, sizeof dir, m->dir, "thread", m->who);
+	if (mkdir(dir, 0755))
+		die(dir);
+	for (long i = 0; i < m->n; i++) {
+		name_of(path, sizeof path, dir, "file", i);
+		name_of(other, sizeof other, dir, "other", i);
+		fill(buf, sizeof buf, (uint64_t)i << 20);
+		int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0644);
+		if (fd < 0 || write(fd, buf, sizeof buf) != sizeof buf ||
+		    pread(fd, buf, sizeof buf, 0) != sizeof buf || close(fd))
+			die(path);
+		if (rename(path, other) || stat(other, &st) || st.st_size != sizeof buf)
+			die(other);
+		/* Some stay for a while. */
+		name_of(other, sizeof other, dir, "other", i - 32);
+		if (i >= 32 && unlink(other))
+			die(other);
+	}
+	return NULL;
+}
+
+static void mixed(const char *dir, long n)
+{
+	struct mixed m[THREADS];
+	pthread_t t[THREADS];
+
+	for (long i = 0; i < THREADS; i++) {
+		m[i] = (struct mixed){dir, i, n / THREADS};
+		if (pthread_create(&t[i], NULL, mixed_main, &m[i]))
+			die("a thread");
+	}
+	for (long i = 0; i < THREADS; i++)
+		pthread_join(t[i], NULL);
+}
+
+static void mapped(const char *path, long n)
+{
+	const size_t len = (size_t)64 << 20;
+	int fd = open(path, O_RDWR | O_CREAT, 0644);
+
+	if (fd < 0 || ftruncate(fd, (off_t)len))
+		die(path);
+	uint8_t *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		die(path);
+	for (long i = 0; i < n; i++)
+		put_le64(p + rnd() % (len / 4096) * 4096, (uint64_t)i);
+	if (msync(p, len, MS_SYNC) || munmap(p, len) || close(fd))
+		die(path);
+}
+
+static void holes(const char *path, long n)
+{
+	int fd = open(path, O_RDONLY);
+	off_t at = 0, end;
+	long parts = 0;
+
+	if (fd < 0)
+		die(path);
+	while ((at = lseek(fd, at, SEEK_DATA)) >= 0) {
+		end = lseek(fd, at, SEEK_HOLE);
+		if (end <= at)
+			die(path);
+		at = end;
+		parts++;
+	}
+	if (errno != ENXIO)
+		die(path);
+	close(fd);
+	if (parts != n) {
+		fprintf(stderr, "ops: %s: %ld parts, not %ld\n", path, parts, n);
+		exit(3);
+	}
+}
+
+static void rows(const char *path, long n)
+{
+	sqlite3 *db;
+	int rc = sqlite3_open(path, &db);
+
+	if (!rc)
+		rc = sqlite3_exec(db, "CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)", NULL,
+				  NULL, NULL);
+	for (long i = 0; i < n && !rc; i++)
+		rc = sqlite3_exec(db, "INSERT INTO t(v) VALUES(randomblob(200))", NULL, NULL,
+				  NULL);
+	if (rc) {
+		fprintf(stderr, "ops: %s: %s\n", path, sqlite3_errmsg(db));
+		exit(1);
+	}
+	sqlite3_close(db);
+}
+
 static int by_value(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -146,7 +310,8 @@ int main(int argc, char **argv)
 		for (long i = 0; i < n; i++) {
 			uint64_t at = (uint64_t)i << 20;
 			if (!strcmp(verb, "seqwrite")) {
-				/* One block is made, then numbered, to measure the disk path. */
+				/* One block is made, then numbered, to measure the disk path.
+				 */
 				if (!i)
 					fill(buf, sizeof(buf), 0);
 				put_le64(buf, at);
@@ -176,6 +341,20 @@ int main(int argc, char **argv)
 			if (write(fd, buf, 100) != 100 || fsync(fd))
 				die(path);
 		close(fd);
+	} else if (!strcmp(verb, "touch") || !strcmp(verb, "lookup") ||
+		   !strcmp(verb, "rename")) {
+		names(verb, path, n);
+		scale = strcmp(verb, "rename") ? 1 : 2;
+	} else if (!strcmp(verb, "list")) {
+		list(path, n);
+	} else if (!strcmp(verb, "mixed")) {
+		mixed(path, n);
+	} else if (!strcmp(verb, "mmap")) {
+		mapped(path, n);
+	} else if (!strcmp(verb, "holes")) {
+		holes(path, n);
+	} else if (!strcmp(verb, "sqlite")) {
+		rows(path, n);
 	} else {
 		small(verb, path, n);
 	}
