@@ -33,10 +33,12 @@
 #include "net/base.h"
 #include "tests/power/ledger.h"
 
-#define MAGIC	0x4b524543u
-#define SECTOR	512u
-#define PAGE	4096u
-#define STOP_MS 20000
+#define MAGIC	 0x4b524543u
+#define SECTOR	 512u
+#define PAGE	 4096u
+#define STOP_MS	 20000
+#define WANT_MAX 12
+#define WAIT_MAX 400
 
 enum kind { REC_WRITE = 1, REC_FLUSH, REC_CUT };
 enum how { LOSE, KEEP, MIX, TEAR };
@@ -54,6 +56,7 @@ static struct {
 	const char *nodes, *snap;
 	uint64_t rnd, due;
 	bool at_flush, after;
+	unsigned open, want, waited; /* writes since the last flush; so many are wanted */
 } disk;
 
 static void die(const char *what, const char *path)
@@ -182,6 +185,8 @@ static void next_cut(uint64_t now)
 	disk.due = now + 1 + rnd(2 * disk.ledger->gap);
 	disk.at_flush = rnd(2);
 	disk.after = rnd(2);
+	disk.want = rnd(2) ? 1 + (unsigned)rnd(WANT_MAX) : 0;
+	disk.waited = 0;
 }
 
 static void maybe_cut(bool flush, bool after)
@@ -196,6 +201,9 @@ static void maybe_cut(bool flush, bool after)
 	if (!disk.due)
 		next_cut(ops);
 	if (ops < disk.due || (disk.at_flush && !flush))
+		return;
+	/* Where much is lost: but not for ever. */
+	if (!after && disk.open < disk.want && disk.waited++ < WAIT_MAX)
 		return;
 	cut();
 	next_cut(ops);
@@ -247,6 +255,7 @@ static int disk_write(const char *path, const char *buf, size_t len, off_t off,
 	maybe_cut(false, false);
 	memcpy(disk.map + off, buf, len);
 	put(REC_WRITE, (uint64_t)off, buf, len);
+	disk.open++;
 	return (int)len;
 }
 
@@ -257,6 +266,7 @@ static int disk_fsync(const char *path, int data, struct fuse_file_info *fi)
 	(void)fi;
 	maybe_cut(true, false);
 	put(REC_FLUSH, 0, NULL, 0);
+	disk.open = 0;
 	maybe_cut(true, true);
 	return 0;
 }
