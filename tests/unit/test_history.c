@@ -438,6 +438,35 @@ static void test_load_chain(void **state)
 	world_close(&w, second);
 }
 
+/* A genuine commit under the name of another is not that one: no node exchanges history. */
+static void test_exchanged(void **state)
+{
+	struct hist_state st = {0};
+	struct volume *second;
+	char from[256], to[256];
+	struct buf other = {0};
+	struct world w;
+	struct log g;
+
+	(void)state;
+	world_open(&w, &second);
+	for (uint64_t i = 1; i <= 8; i++)
+		commit(&w, w.v, i);
+	blob_path(&w, 0, 'c', 1, 5, from);
+	assert_int_equal(file_read(from, COMMIT_CAP, &other), 0);
+	for (unsigned i = 0; i < N - 1; i++) {
+		blob_path(&w, i, 'c', 1, 4, to);
+		assert_int_equal(file_write_atomic(to, other.p, other.len, 0600), 0);
+	}
+	assert_int_equal(load(&w, &g, &st, NULL, 0), 0);
+	assert_int_equal(g.cnt, 8);
+	for (uint64_t i = 0; i < 8; i++)
+		assert_int_equal(g.ino[i], i + 1);
+	hist_state_release(&st);
+	buf_release(&other);
+	world_close(&w, second);
+}
+
 static void test_load_snapshot(void **state)
 {
 	struct hist_state st = {0};
@@ -800,6 +829,7 @@ int main(void)
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_padme),
 		cmocka_unit_test(test_load_chain),
+		cmocka_unit_test(test_exchanged),
 		cmocka_unit_test(test_load_snapshot),
 		cmocka_unit_test(test_snapshot_needs_commits),
 		cmocka_unit_test(test_retired),
