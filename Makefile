@@ -31,7 +31,7 @@ TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
             $(patsubst tests/power/%.c,$(B)/power/%,$(wildcard tests/power/*.c))
 PRELOAD  := $(patsubst tests/tools/preload/%.c,$(B)/tools/%.so,$(wildcard tests/tools/preload/*.c))
 
-.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls power sim
+.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls check-tsan power sim
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -121,6 +121,10 @@ power: all tools ## CUTS (500) power cuts on ext4 and xfs, as root: what a disk 
 
 check-controls: all tools ## switch off each mechanism in turn: the test that shows it must fail
 	$(Q)B=$(B) tests/controls.sh $(T)
+	$(Q)B=$(B) CC="$(CC)" tests/controls-source.sh $(T)
+
+check-tsan: ## every test under ThreadSanitizer; T=word selects some
+	$(Q)$(MAKE) --no-print-directory SAN=thread check
 
 sim: $(SIM) ## the simulator: SEEDS=N (10000) of them from FIRST=n on, two at a time
 	$(Q)first=$(if $(FIRST),$(FIRST),$$(date +%s)000); echo "seeds from $$first"; \
