@@ -66,11 +66,8 @@ ok hf sync v --protected
 for how in stop hole; do
 	fresh -o download_limit=1500000,interval=3600
 	seq 1000 >"$M/here"
-	rm -f "$W/out-cat"
 	env --default-signal=INT cat "$M/far" >"$W/out-cat" & cat=$!
 	until_status '[.nodes[] | select((.downloaded // 0) > 500000)] | length >= 1'
-	# Its first page is no page any more that the kernel itself waits for.
-	for i in $(seq 500); do [ -s "$W/out-cat" ] && break; sleep 0.02; done
 	hang $how
 	dead $cat && fail "$how: it was read before anything happened"
 	python3 "$W/fault.py" "$M/far2" 7000000 "$W/ready1-$how" >"$W/out-fault" & fault=$!
@@ -83,21 +80,18 @@ for how in stop hole; do
 		[ -e "$W/ready1-$how" ] && [ -e "$W/ready2-$how" ] && break
 		sleep 0.02
 	done
-	# Who writes to a file that another reads from far waits for that one.
-	env --default-signal=INT dd if=/dev/zero of="$M/far" conv=notrunc bs=4096 count=1 status=none & over=$!
 	sleep 1
 	# What is here, and all names, in the meantime.
 	within $LONG sh -c "ls -lR $M >/dev/null && stat $M/far >/dev/null && seq 1000 | cmp - $M/here &&
 		echo while-$how >$M/note-$how && mkdir $M/dir/$how && mv $M/note-$how $M/dir/ && sync $M/dir/note-$how" ||
 		fail "$how: what is here does not go on"
-	ends over INT $over
 	ends cat INT $cat
 	ends fault KILL $fault
 	ends fault2 INT $fault2
 	ends write KILL $write
 	ends truncate INT $trunc
 	ends small TERM $small
-	wait $over $cat $fault $fault2 $write $trunc $small 2>/dev/null
+	wait $cat $fault $fault2 $write $trunc $small 2>/dev/null
 	# In use, by a reader that waits and by one that does nothing.
 	cat "$M/s4" >"$W/out-now" 2>"$W/err-now" & now=$!
 	(cd "$M/dir" && exec sleep 100) & idle=$!
