@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The same random operations here and on the local file system give the same, whatever is
-# published, given up, fetched or mounted again in between.  STEPS=1000000 is the long form.
+# published, given up, fetched or mounted again in between.  `make differ` is the long form.
 . "$(dirname "$0")/lib.sh"
 STEPS=${STEPS:-10000}
 options=interval=1,cache_size=16M
@@ -11,9 +11,10 @@ mkdir "$W/local" "$M/t"
 touch "$W/local/a" && setfattr -n user.a -v b "$W/local/a" 2>/dev/null || skip "no user xattrs below ${TMPDIR:-/tmp}"
 rm "$W/local/a"
 
-# Between the steps, in turn; everything is closed then.
+# Between the steps, in turn, beginning with any of them: the last of five has few steps after
+# it in the short form.  Everything is closed then.
 cat >"$W/between" <<END
-case \$((\$1 % 5)) in
+case \$(((\$1 + $SEED) % 5)) in
 0) "$HOLDFAST" sync v ;;
 1) "$HOLDFAST" umount "$M" && "$HOLDFAST" mount v "$M" -o $options ;;
 2) sync && { echo 2 >/proc/sys/vm/drop_caches || true; } 2>/dev/null ;;
