@@ -40,10 +40,12 @@ static struct mount_args defaults(void)
 /* What mount(8) and fstab carry for themselves. */
 static bool for_others(const char *opt)
 {
-	static const char *const word[] = {"_netdev", "nofail",	  "user",  "users",
-					   "owner",   "group",	  "auto",  "noauto",
-					   "nouser",  "silent",  "loud",	   "defaults", "async",
-					   "atime",   "relatime", "diratime", "nodiratime"};
+	static const char *const word[] = {
+		"_netdev",  "nofail",	  "user",	   "users",    "owner",
+		"group",    "auto",	  "noauto",	   "nouser",   "silent",
+		"loud",	    "defaults",	  "async",	   "atime",    "relatime",
+		"diratime", "nodiratime", "nostrictatime", "lazytime", "nolazytime",
+		"nomand",   "noiversion"};
 
 	for (size_t i = 0; i < sizeof word / sizeof *word; i++)
 		if (!strcmp(opt, word[i]))
@@ -95,6 +97,13 @@ static int one_option(struct mount_args *a, char *opt)
 		a->supervise = true;
 	} else if (!strcmp(opt, "noatime")) {
 		a->o.fs.noatime = true;
+	} else if (!strcmp(opt, "strictatime") || !strcmp(opt, "norelatime")) {
+		return cmd_usage("mount", "%s: what is read from the kernel's memory is not "
+					  "seen here; access times are as with relatime, or "
+					  "noatime", opt);
+	} else if (!strcmp(opt, "sync") || !strcmp(opt, "dirsync")) {
+		return cmd_usage("mount", "%s is not supported: programs that call fsync get "
+					  "what it says, and fsync=remote is more", opt);
 	} else if (!strcmp(opt, "allow_other")) {
 		a->o.fs.allow_other = true;
 	} else if (!strcmp(opt, "allow_root")) {

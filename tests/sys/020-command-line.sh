@@ -45,6 +45,10 @@ no 1 hf mount v "$W/full"
 says empty
 no 2 hf mount v "$M" -o frobnicate
 says frobnicate
+no 2 hf mount v "$M" -o strictatime
+says "relatime"
+no 2 hf mount v "$M" -o rw,sync
+says "fsync=remote"
 no 2 hf mount v "$M" -o cache_size=lots
 echo wrong >"$W/wrong" && chmod 600 "$W/wrong"
 no 1 hf mount v "$M" --passphrase-file "$W/wrong"
@@ -60,7 +64,7 @@ echo x >"$M/x"
 ok hf umount "$M"
 # fstab's way.
 ln -s "$HOLDFAST" "$W/mount.fuse.holdfast"
-ok "$W/mount.fuse.holdfast" v "$M" -o rw,noatime,_netdev,x-systemd.automount,cache_size=2G
+ok "$W/mount.fuse.holdfast" v "$M" -o rw,noatime,nostrictatime,lazytime,_netdev,x-systemd.automount,cache_size=2G
 mountpoint -q "$M" || fail "mount.fuse.holdfast"
 ok hf umount "$M"
 ok "$W/mount.fuse.holdfast" v "$M" -o ro
