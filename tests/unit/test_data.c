@@ -17,6 +17,7 @@
 #include <sodium.h>
 #include <time.h>
 #include "cache/datafile.h"
+#include "net/giveup.h"
 #include "powercut.h"
 #include "volume_util.h"
 
@@ -1054,6 +1055,52 @@ static void evicted_meanwhile(void **state)
 	free(at_cut);
 }
 
+/* Whose program is to end waits for nobody who reads from far; nothing has changed then. */
+static void told_to_go(void **state)
+{
+	struct world *w = world_new(NULL);
+	struct inode *in = w->in[0], *other = w->in[1];
+	struct store *st = w->st;
+	uint8_t b[100] = {0};
+	struct giveup g;
+
+	(void)state;
+	fill(w, 0, 1, CAP);
+	fill(w, 1, 2, 50000);
+	giveup_init(&g, NULL);
+	giveup_now(&g, -EINTR);
+	/* Somebody reads both. */
+	assert_int_equal(iolock_read(&in->io), 0);
+	assert_int_equal(iolock_read(&other->io), 0);
+	giveup_set(&g);
+	assert_int_equal(data_write(st, in, b, sizeof b, 0, false), -EINTR);
+	assert_int_equal(data_write(st, other, b, sizeof b, 0, false), -EINTR);
+	assert_int_equal(data_truncate(st, in, 10, false), -EINTR);
+	assert_int_equal(data_fallocate(st, other, FALLOC_FL_ZERO_RANGE, 0, 10, false), -EINTR);
+	assert_int_equal(data_copy(st, in, 0, in, 50000, 100, false), -EINTR);
+	assert_int_equal(data_copy(st, in, 0, other, 0, 100, false), -EINTR);
+	assert_int_equal(data_copy(st, other, 0, in, 0, 100, false), -EINTR);
+	/* Who only reads does not wait. */
+	assert_int_equal(data_read(st, in, b, sizeof b, 0), sizeof b);
+	iolock_unlock(&in->io);
+	iolock_unlock(&other->io);
+	/* Somebody changes one of them. */
+	assert_true(iolock_try_write(&in->io));
+	assert_int_equal(data_read(st, in, b, sizeof b, 0), -EINTR);
+	assert_int_equal(data_seek(st, in, 0, SEEK_DATA), -EINTR);
+	assert_int_equal(data_copy(st, in, 0, other, 0, 100, false), -EINTR);
+	iolock_unlock(&in->io);
+	giveup_set(NULL);
+	giveup_release(&g);
+	/* Neither is held any more. */
+	assert_true(iolock_try_write(&in->io) && iolock_try_write(&other->io));
+	iolock_unlock(&in->io);
+	iolock_unlock(&other->io);
+	check_all(w);
+	world_close(w);
+	world_free(w);
+}
+
 /* What the user gives up is given back to the disk, also when the drive is stopped at once. */
 static void given_back(void **state)
 {
@@ -1370,7 +1417,7 @@ int main(void)
 		cmocka_unit_test(taken_back),
 		cmocka_unit_test(sync_fails_anywhere),
 		cmocka_unit_test(evicted_meanwhile),
-		cmocka_unit_test(given_back),
+		cmocka_unit_test(told_to_go),	cmocka_unit_test(given_back),
 		cmocka_unit_test(nodes),	cmocka_unit_test(threads),
 		cmocka_unit_test(speed),
 	};
