@@ -87,18 +87,18 @@ $(B)/fuzz/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIBS)
 	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -o $@ $(filter %.c,$^) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
 # The simulator: threads, locks, clocks and the space of the disk are its own.
-SIM_WRAP := $(addprefix -Wl$(comma)--wrap=pthread_,create join setname_np mutex_init mutex_destroy \
+SIM_WRAP := $(addprefix -Wl$(comma)--wrap=pthread_,create join self setname_np mutex_init mutex_destroy \
             mutex_lock mutex_trylock mutex_unlock cond_init cond_destroy cond_wait cond_timedwait \
             cond_signal cond_broadcast rwlock_init rwlock_destroy rwlock_rdlock rwlock_tryrdlock \
             rwlock_wrlock rwlock_trywrlock rwlock_unlock) \
-            $(addprefix -Wl$(comma)--wrap=,clock_gettime time fstatvfs64)
+            $(addprefix -Wl$(comma)--wrap=,clock_gettime time fstatvfs64 history_put store_commit scrub_mark)
 $(B)/sim: $(wildcard tests/sim/*.[ch]) tests/unit/powercut.h $(LIBS)
 	@mkdir -p $(@D)
 	@echo "  TEST  $@"
 	$(Q)$(CC) $(ALL_C) -Wno-missing-prototypes -o $@ $(filter %.c,$^) $(SIM_WRAP) -Wl,--start-group $(LIBS) -Wl,--end-group $(LDFLAGS) $(PKG_L)
 
-# It brings its own threads, which ThreadSanitizer does not know.
-ifeq ($(filter thread,$(SAN)),)
+# It brings its own threads, which sanitizers do not know.
+ifeq ($(SAN),)
 SIM := $(B)/sim
 endif
 
@@ -119,7 +119,7 @@ nth: all tools ## every n of 600 and 610: each call of a session fails, or is th
 power: all tools ## CUTS (500) power cuts on ext4 and xfs, as root: what a disk may keep of what was not flushed
 	$(Q)B=$(B) CUTS=$(or $(CUTS),500) SYS_LIMIT=864000 tests/run sys/620
 
-check-controls: all tools ## switch off each mechanism in turn: the test that shows it must fail
+check-controls: all tools $(SIM) ## switch off each mechanism in turn: the test that shows it must fail
 	$(Q)B=$(B) tests/controls.sh $(T)
 	$(Q)B=$(B) CC="$(CC)" tests/controls-source.sh $(T)
 

@@ -14,6 +14,8 @@ sqlite-normal | WEAKEN=normal CUTS=40 EVERY=1000 | tests/sys/620-power-cuts.sh |
 data-sync     | WEAKEN=data CUTS=40 EVERY=1000 | tests/sys/620-power-cuts.sh | status 1: .*power/stream verify
 intent        | WEAKEN=intent CUTS=60 EVERY=1 | tests/sys/620-power-cuts.sh | the tree differs
 redo          | WEAKEN=redo CUTS=40 EVERY=1000 | tests/sys/620-power-cuts.sh | status 1: .*power/stream verify
+sim-commit    | BREAK=commit | tests/sim/seeds.sh | recover
+sim-fsync     | BREAK=fsync | tests/sim/seeds.sh | start:
 "
 pass=0 failed=()
 log=$B/test-logs

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * One thread runs at a time: who has the baton.  At each lock, unlock, wait and signal, and
- * where nodes and the disk say so, the baton may go to another thread that can run; which one
- * is the seed's choice.  A thread that waits gives it away.  When nobody can run, the clock
- * jumps to the next timer; when there is none either, that is a deadlock, and a failure.
+ * The threads of the program are contexts of one real thread, so that a switch is no affair
+ * of the kernel's.  At each lock, unlock, wait and signal, and where nodes and the disk say
+ * so, another one that can run may go on; which one is the seed's choice.  When nobody can
+ * run, the clock jumps to the next timer; when there is none either, that is a deadlock, and a
+ * failure.  What is thread-local in the program (the last line of its log) they all share.
  *
  * Locks and conditions live in the memory of the real ones, of which all bytes zero is a valid
  * start, so that static initialisers work.
@@ -11,19 +12,16 @@
 #include "sim.h"
 
 #include <limits.h>
-#include <linux/futex.h>
-#include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define THREADS 256
+#define STACK	((size_t)1 << 20)
 
-int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-int __real_pthread_join(pthread_t, void **);
-int __real_clock_gettime(clockid_t, struct timespec *);
 int __real_fstatvfs64(int, struct statvfs *);
 
 enum { T_FREE, T_RUN, T_WAIT, T_DONE };
@@ -33,19 +31,18 @@ struct thr {
 	const void *obj;
 	const char *why;
 	int64_t until_ns; /* INT64_MAX: no timer */
-	bool woken, detached, joined;
-	uint32_t go;
+	bool woken, detached;
 	uint64_t prio;
-	pthread_t real;
+	ucontext_t ctx;
+	void *stack; /* stays with the slot */
 	void *(*fn)(void *);
 	void *arg, *ret;
 	char name[16];
 };
 
 static struct thr thr[THREADS];
-static unsigned thr_cnt, running;
+static unsigned thr_cnt, self;
 static bool on;
-static __thread unsigned self;
 
 struct mutex {
 	uint32_t owner; /* thread + 1; 0: free */
@@ -59,19 +56,6 @@ struct rwlock {
 };
 _Static_assert(sizeof(struct mutex) <= sizeof(pthread_mutex_t), "");
 _Static_assert(sizeof(struct rwlock) <= sizeof(pthread_rwlock_t), "");
-
-static void futex_wait(uint32_t *p)
-{
-	while (__atomic_load_n(p, __ATOMIC_ACQUIRE) == 0)
-		syscall(SYS_futex, p, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
-	__atomic_store_n(p, 0, __ATOMIC_RELAXED);
-}
-
-static void futex_go(uint32_t *p)
-{
-	__atomic_store_n(p, 1, __ATOMIC_RELEASE);
-	syscall(SYS_futex, p, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
 
 /* --- failing --- */
 
@@ -100,7 +84,6 @@ void sim_fail(const char *fmt, ...)
 		(unsigned long long)w->steps, w->phase, what);
 	if (on && w->verbose)
 		show_threads();
-	snprintf(w->fail, sizeof w->fail, "%s", what);
 	if (getenv("SIM_ABORT"))
 		abort();
 	_exit(EXIT_FAILED);
@@ -174,19 +157,20 @@ static void count_step(void)
 	}
 }
 
-/* The baton goes on; returns when it is back. */
+/* Another one goes on; returns when it is this one's turn again. */
 static void switch_away(void)
 {
+	unsigned me = self;
+	int err = errno;
+
 	count_step();
 	unsigned to = choose();
 	note(to);
-	if (to == self)
+	if (to == me)
 		return;
-	running = to;
-	unsigned me = self;
-	futex_go(&thr[to].go);
-	if (thr[me].state != T_DONE)
-		futex_wait(&thr[me].go);
+	self = to;
+	swapcontext(&thr[me].ctx, &thr[to].ctx);
+	errno = err;
 }
 
 void sched_point(void)
@@ -256,38 +240,33 @@ void sched_bound(const char *phase, int64_t ns)
 
 void sched_begin(void)
 {
-	memset(thr, 0, sizeof thr);
 	thr_cnt = 1;
-	self = running = 0;
-	thr[0] = (struct thr){.state = T_RUN,
-			      .until_ns = INT64_MAX,
-			      .real = pthread_self(),
-			      .name = "main",
-			      .prio = rnd(RND_SCHED)};
+	self = 0;
+	thr[0] = (struct thr){
+		.state = T_RUN, .until_ns = INT64_MAX, .name = "main", .prio = rnd(RND_SCHED)};
 	on = true;
 }
 
-/* --- threads --- */
+/* --- threads: a pthread_t is the number of the slot + 1 --- */
 
-static void *enter(void *arg)
+static void enter(void)
 {
-	struct thr *t = arg;
+	struct thr *t = &thr[self];
 
-	self = (unsigned)(t - thr);
-	futex_wait(&t->go);
-	void *ret = t->ret = t->fn(t->arg);
+	t->ret = t->fn(t->arg);
 	t->state = t->detached ? T_FREE : T_DONE;
 	wake(t, UINT_MAX); /* who joins it */
 	unsigned to = choose();
 	note(to);
-	running = to;
-	futex_go(&thr[to].go);
-	return ret;
+	self = to;
+	setcontext(&thr[to].ctx);
+	abort();
 }
 
 int __wrap_pthread_create(pthread_t *out, const pthread_attr_t *attr, void *(*fn)(void *),
 			  void *arg)
 {
+	int detached = PTHREAD_CREATE_JOINABLE;
 	unsigned i = 0;
 
 	while (i < thr_cnt && thr[i].state != T_FREE)
@@ -296,43 +275,55 @@ int __wrap_pthread_create(pthread_t *out, const pthread_attr_t *attr, void *(*fn
 		sim_fail("more than %d threads", THREADS);
 	if (i == thr_cnt)
 		thr_cnt++;
-	int detached = PTHREAD_CREATE_JOINABLE;
 	if (attr)
 		pthread_attr_getdetachstate(attr, &detached);
-	thr[i] = (struct thr){.state = T_RUN,
-			      .until_ns = INT64_MAX,
-			      .fn = fn,
-			      .arg = arg,
-			      .detached = detached == PTHREAD_CREATE_DETACHED,
-			      .prio = rnd(RND_SCHED)};
-	int rc = __real_pthread_create(out, attr, enter, &thr[i]);
-	if (rc)
-		sim_fail("no thread: %s", strerror(rc));
-	thr[i].real = *out;
+	struct thr *t = &thr[i];
+	void *stack = t->stack;
+	if (!stack) {
+		stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (stack == MAP_FAILED || mprotect(stack, 4096, PROT_NONE))
+			sim_fail("no stack for a thread");
+	}
+	*t = (struct thr){.state = T_RUN,
+			  .until_ns = INT64_MAX,
+			  .fn = fn,
+			  .arg = arg,
+			  .detached = detached == PTHREAD_CREATE_DETACHED,
+			  .prio = rnd(RND_SCHED),
+			  .stack = stack};
+	getcontext(&t->ctx);
+	t->ctx.uc_stack.ss_sp = stack;
+	t->ctx.uc_stack.ss_size = STACK;
+	makecontext(&t->ctx, enter, 0);
+	*out = i + 1;
 	sched_point();
 	return 0;
 }
 
 int __wrap_pthread_join(pthread_t real, void **ret)
 {
-	for (unsigned i = 0; i < thr_cnt; i++) {
-		struct thr *t = &thr[i];
-		if (t->state == T_FREE || t->detached || !pthread_equal(t->real, real))
-			continue;
-		while (t->state != T_DONE)
-			block(t, INT64_MAX, "the end of a thread");
-		int rc = __real_pthread_join(real, ret);
-		t->state = T_FREE;
-		return rc;
-	}
-	sim_fail("a join of no thread");
+	struct thr *t = &thr[real - 1];
+
+	if (!real || real > thr_cnt || t->state == T_FREE || t->detached)
+		sim_fail("a join of no thread");
+	while (t->state != T_DONE)
+		block(t, INT64_MAX, "the end of a thread");
+	if (ret)
+		*ret = t->ret;
+	t->state = T_FREE;
+	return 0;
+}
+
+pthread_t __wrap_pthread_self(void)
+{
+	return self + 1;
 }
 
 int __wrap_pthread_setname_np(pthread_t real, const char *name)
 {
-	for (unsigned i = 0; i < thr_cnt; i++)
-		if (thr[i].state != T_FREE && pthread_equal(thr[i].real, real))
-			snprintf(thr[i].name, sizeof thr[i].name, "%s", name);
+	if (real && real <= thr_cnt)
+		snprintf(thr[real - 1].name, sizeof thr[real - 1].name, "%s", name);
 	return 0;
 }
 

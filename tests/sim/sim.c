@@ -2,7 +2,7 @@
 /*
  * The lives of a machine in a world of one seed.
  *
- *   sim [-v] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO
+ *   sim [-vf] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO
  *
  * A seed is some epochs.  In each, clients work while up to M nodes (all, in a blackout, but
  * without damage) are harmed in whatever way; the process or the power of the machine may go at
@@ -10,13 +10,14 @@
  * whole within a bounded time, and be recovered without any M nodes.  After each crash, what
  * was acknowledged as published must be recovered without the harmed nodes.
  *
- * -b switches off what is to be found missing: the negative controls.
+ * -b switches off what is to be found missing, the negative controls: commit (it is not sent),
+ * fsync (nothing is committed), scrub (nothing is marked), and the product's own sync, capture,
+ * intent, redo, settle, published, seen, older.
  */
 #include "sim.h"
 
 #include <fcntl.h>
 #include <ftw.h>
-#include <sched.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@
 #include "cache/apply.h"
 #include "cache/check.h"
 #include "cache/cut.h"
+#include "cache/scrub.h"
 #include "net/gather.h"
 
 int __real_clock_gettime(clockid_t id, struct timespec *ts);
@@ -38,7 +40,7 @@ int __real_clock_gettime(clockid_t id, struct timespec *ts);
 struct world *w;
 
 static struct {
-	bool verbose;
+	bool verbose, first; /* first: the first failure is enough */
 	const char *broken;
 	char dir[64], state[96];
 	int memory; /* of the world */
@@ -112,6 +114,28 @@ static void sodium_buf(void *const buf, const size_t len)
 }
 static struct randombytes_implementation sodium_sim = {
 	.implementation_name = sodium_name, .random = sodium_random, .buf = sodium_buf};
+
+/* --- negative controls that are no option of the product --- */
+
+int __real_history_put(struct volume *v, const struct hist_head *head, const struct buf *obj);
+int __wrap_history_put(struct volume *v, const struct hist_head *head, const struct buf *obj)
+{
+	return w->no_commit ? 0 : __real_history_put(v, head, obj);
+}
+
+int __real_store_commit(struct store *st);
+int __wrap_store_commit(struct store *st)
+{
+	return w->no_fsync ? 0 : __real_store_commit(st);
+}
+
+int __real_scrub_mark(struct store *st, uint64_t seg, const struct seg_place *place,
+		      const bool lost[]);
+int __wrap_scrub_mark(struct store *st, uint64_t seg, const struct seg_place *place,
+		      const bool lost[])
+{
+	return w->no_mark ? 0 : __real_scrub_mark(st, seg, place, lost);
+}
 
 /* --- one life --- */
 
@@ -243,13 +267,13 @@ static void fault(void)
 					 ND_REFUSE, ND_ERROR, ND_LOST_ACK};
 	unsigned i = (unsigned)rnd_below(RND_FAULT, w->nodes);
 
-	if (!w->blackout && !harmed(i)) {
-		/* The others are only as slow as any. */
+	if (!w->blackout && !w->at_once)
 		return;
-	}
+	while (!w->blackout && !harmed(i))
+		i = (i + 1) % w->nodes;
 	if (node_condition_of(i) != ND_WELL)
 		return;
-	w->well_ns[i] = w->now_ns + (int64_t)rnd_below(RND_FAULT, 60000) * MS;
+	w->well_ns[i] = w->now_ns + (int64_t)rnd_below(RND_FAULT, 30000) * MS;
 	if (w->blackout) {
 		set_condition(i, away[rnd_below(RND_FAULT, 7)]);
 		return;
@@ -285,7 +309,7 @@ static void *fault_main(void *arg)
 			if (node_condition_of(i) != ND_WELL && w->well_ns[i] <= w->now_ns)
 				set_condition(i, ND_WELL);
 		fault();
-		sched_block(l, w->now_ns + (int64_t)rnd_below(RND_FAULT, 6000) * MS);
+		sched_block(l, w->now_ns + (int64_t)rnd_below(RND_FAULT, 2000) * MS);
 	}
 	return NULL;
 }
@@ -472,6 +496,9 @@ static void begin_epoch(void)
 {
 	unsigned most = (unsigned)rnd_below(RND_FAULT, w->m + 1);
 
+	if (!chance(RND_FAULT, 8))
+		most = HF_MAX(most, 1u);
+
 	w->epoch_done = false;
 	w->at_once = 0;
 	w->blackout = chance(RND_FAULT, 4);
@@ -525,9 +552,11 @@ static void choose_world(uint64_t seed)
 				 .commit_ms = 100 + (unsigned)rnd_below(RND_FAULT, 2000)};
 	so.dir = opt.state;
 	w->cuts = chance(RND_DISK, 2);
-	w->epochs_left = 1 + (unsigned)rnd_below(RND_FAULT, 3);
-	w->crashes_left = (unsigned)rnd_below(RND_FAULT, 5);
-	po.skip_quorum = breaks("quorum");
+	w->epochs_left = 1 + (unsigned)rnd_below(RND_FAULT, 2);
+	w->crashes_left = (unsigned)rnd_below(RND_FAULT, 8);
+	w->no_commit = breaks("commit");
+	w->no_fsync = breaks("fsync");
+	w->no_mark = breaks("scrub");
 	po.skip_published = breaks("published");
 	po.skip_seen = breaks("seen");
 	po.skip_older = breaks("older");
@@ -577,7 +606,7 @@ static bool live(bool *crashed)
 	if (w->life > 1 && w->crashes_left && !chance(RND_FAULT, 4))
 		w->crash_at =
 			w->steps + 1 +
-			rnd_below(RND_FAULT, (uint64_t)1 << (8 + rnd_below(RND_FAULT, 12)));
+			rnd_below(RND_FAULT, (uint64_t)1 << (6 + rnd_below(RND_FAULT, 9)));
 	fflush(NULL);
 	pid_t pid = fork();
 	if (!pid)
@@ -664,32 +693,13 @@ static bool run_seed(uint64_t seed, uint64_t *hash)
 
 /* --- many seeds --- */
 
-static int pin(unsigned job)
-{
-	cpu_set_t may, one;
-	unsigned cnt;
-
-	/* Threads that hand over to each other are fastest on one processor. */
-	if (sched_getaffinity(0, sizeof may, &may))
-		return -errno;
-	cnt = (unsigned)CPU_COUNT(&may);
-	for (unsigned i = 0, at = 0; i < CPU_SETSIZE; i++)
-		if (CPU_ISSET(i, &may) && at++ == job % cnt) {
-			CPU_ZERO(&one);
-			CPU_SET(i, &one);
-			return sched_setaffinity(0, sizeof one, &one);
-		}
-	return 0;
-}
-
-static pid_t start_seed(uint64_t seed, unsigned job, uint64_t *hash)
+static pid_t start_seed(uint64_t seed, uint64_t *hash)
 {
 	fflush(NULL);
 	pid_t pid = fork();
 
 	if (pid)
 		return pid;
-	pin(job);
 	_exit(run_seed(seed, hash) ? 0 : 1);
 }
 
@@ -704,6 +714,11 @@ static int64_t wall_s(void)
 
 #define JOBS 64
 
+static bool more_seeds(uint64_t next, uint64_t cnt, int64_t end)
+{
+	return next < cnt && wall_s() < end && !(opt.first && totals->failed);
+}
+
 /* Seeds from..to (or list[0..cnt-1]), until the time is over. */
 static int run_seeds(const uint64_t *list, uint64_t from, uint64_t cnt, unsigned jobs,
 		     int64_t limit_s)
@@ -716,14 +731,14 @@ static int run_seeds(const uint64_t *list, uint64_t from, uint64_t cnt, unsigned
 	uint64_t next = 0, *hash = &totals[1].seeds;
 	unsigned busy = 0;
 
-	while (busy || (next < cnt && (!limit_s || wall_s() < end))) {
-		while (busy < jobs && next < cnt && (!limit_s || wall_s() < end)) {
+	while (busy || more_seeds(next, cnt, limit_s ? end : INT64_MAX)) {
+		while (busy < jobs && more_seeds(next, cnt, limit_s ? end : INT64_MAX)) {
 			unsigned i = 0;
 
 			while (job[i].pid)
 				i++;
 			job[i].seed = list ? list[next] : from + next;
-			job[i].pid = start_seed(job[i].seed, i, hash + i);
+			job[i].pid = start_seed(job[i].seed, hash + i);
 			next++;
 			busy++;
 		}
@@ -760,7 +775,7 @@ static int run_twice(uint64_t from, uint64_t cnt)
 
 	for (uint64_t s = from; s < from + cnt; s++) {
 		for (unsigned i = 0; i < 2; i++)
-			if (waitpid(start_seed(s, 0, hash + i), &status[i], 0) < 0)
+			if (waitpid(start_seed(s, hash + i), &status[i], 0) < 0)
 				abort();
 		if (hash[0] != hash[1] || status[0] != status[1]) {
 			printf("seed %llu: %016llx, then %016llx\n", (unsigned long long)s,
@@ -804,9 +819,9 @@ static uint64_t read_corpus(const char *path, uint64_t **list)
 
 static int usage(void)
 {
-	fprintf(stderr,
-		"usage: sim [-v] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO | @FILE\n"
-		"       sim -2 FROM-TO    each seed twice, the same hash\n");
+	fprintf(stderr, "usage: sim [-vf] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO "
+			"| @FILE\n"
+			"       sim -2 FROM-TO    each seed twice, the same hash\n");
 	return 2;
 }
 
@@ -824,8 +839,11 @@ int main(int argc, char **argv)
 		setenv("SIM_FIXED", "1", 1);
 		execv("/proc/self/exe", argv);
 	}
-	while ((c = getopt(argc, argv, "vj:t:b:2")) != -1)
+	while ((c = getopt(argc, argv, "fvj:t:b:2")) != -1)
 		switch (c) {
+		case 'f':
+			opt.first = true;
+			break;
 		case 'v':
 			opt.verbose = true;
 			break;

@@ -27,7 +27,7 @@
 #define SIM_NODES    16
 #define SIM_CLIENTS  2
 #define SIM_FILES    6		  /* names of a client */
-#define SIM_FILE_CAP (640u << 10) /* bytes of a file, at most */
+#define SIM_FILE_CAP (192u << 10) /* bytes of a file, at most */
 
 #define MS  INT64_C(1000000)
 #define SEC (1000 * MS)
@@ -67,8 +67,7 @@ struct world {
 	bool cuts, epoch_done;
 	unsigned epochs_left, crashes_left;
 	unsigned life, published, reads, recovered, crashes, faults, failed_reads;
-	bool verbose, oracle;
-	char fail[512];
+	bool verbose, oracle, no_commit, no_fsync, no_mark;
 };
 extern struct world *w;
 
