@@ -31,7 +31,7 @@ TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
             $(patsubst tests/power/%.c,$(B)/power/%,$(wildcard tests/power/*.c))
 PRELOAD  := $(patsubst tests/tools/preload/%.c,$(B)/tools/%.so,$(wildcard tests/tools/preload/*.c))
 
-.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls check-tsan power sim differ
+.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls check-tsan power sim differ ace
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -132,6 +132,9 @@ sim: $(SIM) ## the simulator: SEEDS=N (10000) of them from FIRST=n on, two at a 
 
 differ: all tools ## sys/145 with STEPS random operations (100000): SEED=n repeats them
 	$(Q)B=$(B) STEPS=$(if $(filter command line environment,$(origin STEPS)),$(STEPS),100000) SYS_LIMIT=864000 tests/run sys/145
+
+ace: $(B)/unit/test_ace ## all sequences of one and two operations, a crash at each persistence point (hours)
+	$(Q)ALL=1 $(B)/unit/test_ace
 
 soak: all tools ## load and faults at random for SECS seconds (3600), then everything compared
 	$(Q)B=$(abspath $(B)) SECS=$(if $(filter command line environment,$(origin SECS)),$(SECS),3600) tests/soak/run
