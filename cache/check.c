@@ -613,6 +613,26 @@ static int check_nodes(struct check *c)
 	return r;
 }
 
+static void log_found(void *arg, const char *what)
+{
+	found(arg, "%s", what);
+}
+
+/* Headers, rosters, the log: small, and all of the drive's names hang on them. */
+static int check_log(struct check *c)
+{
+	struct logs_check lc = {.trust = c->o->trust,
+				.mend = c->o->mark || c->o->repair,
+				.missing = !c->o->in_use,
+				.found = log_found,
+				.arg = c};
+
+	progress(c, "log", 0, 1);
+	int64_t r = logs_check(c->st, &lc);
+	kind_end(c, "copies of the log");
+	return (int)HF_MIN(r, 0);
+}
+
 int64_t check_store(struct store *st, const struct check_opts *o)
 {
 	struct check c = {.st = st, .o = o};
@@ -641,6 +661,8 @@ int64_t check_store(struct store *st, const struct check_opts *o)
 	if (!r && o->nodes && st->vol)
 		r = check_nodes(&c);
 	kind_end(&c, "shards");
+	if (!r && o->deep && st->vol && o->trust.owner_pk)
+		r = check_log(&c);
 	if (!r && (o->repair || o->mark))
 		r = store_commit(st);
 	return r ? r : c.found;

@@ -7,13 +7,15 @@
 #ifndef HOLDFAST_CACHE_CHECK_H
 #define HOLDFAST_CACHE_CHECK_H
 
-#include "cache/store.h"
+#include "cache/logs.h"
 
 struct check_opts {
 	bool nodes;  /* every shard present */
-	bool deep;   /* and every cell's tag */
+	bool deep;   /* and every cell's tag; with trust, every copy of the log as well */
 	bool repair;
 	bool mark;   /* shards that are found missing or damaged go to the repair list */
+	bool in_use; /* a publisher runs */
+	struct logs_trust trust;
 	/* one finding: a sentence */
 	void (*found)(void *arg, const char *what);
 	void (*progress)(void *arg, const char *what, uint64_t done, uint64_t total);

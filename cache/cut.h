@@ -289,8 +289,15 @@ bool snapshot_due(struct publisher *p);
 int snapshot_take(struct publisher *p);
 int snapshot_put(struct publisher *p); /* an interrupted one; 0 also when there is none */
 /* What of the log is of no use; *out is malloc'ed, also on an error. */
-int snapshot_floors(struct publisher *p, struct hist_floor **out, size_t *cnt);
+int snapshot_floors(struct store *st, const struct hist_device *device, size_t device_cnt,
+		    struct hist_floor **out, size_t *cnt);
 int snapshot_trim(struct publisher *p); /* deletes that, wherever it is still listed */
+
+/*
+ * Are the nodes older than what this machine has published?  Then publishing ends for good
+ * (-ESTALE).  On the threads that publish and mend.
+ */
+int publish_set_back(struct publisher *p);
 
 /* mend.c */
 void *mend_main(void *publisher);

@@ -9,7 +9,7 @@
 #include <sys/prctl.h>
 #include "cache/cut.h"
 #include "cache/garbage.h"
-#include "cache/member.h"
+#include "cache/logs.h"
 #include "cache/move.h"
 #include "cache/older.h"
 #include "net/cond.h"
@@ -398,6 +398,7 @@ static void list_done(struct publisher *p, struct node *n)
 static int look_at_nodes(struct publisher *p, bool *came)
 {
 	struct volume *v = p->st->vol;
+	bool older_one = false;
 	int r = 0;
 
 	*came = false;
@@ -407,6 +408,13 @@ static int look_at_nodes(struct publisher *p, bool *came)
 		if (now && !p->node_was[i]) {
 			*came = true;
 			bool older = older_check(p, v->node[i]) > 0;
+
+			/* All of them at once are no failure of nodes, and no mark must hide it. */
+			if (older && !older_one)
+				r = publish_set_back(p);
+			older_one |= older;
+			if (r)
+				break;
 
 			if (older || p->node_lost[i] ||
 			    (!p->node_listed[i] && list_due(p, v->node[i]))) {
@@ -431,30 +439,6 @@ static int look_at_nodes(struct publisher *p, bool *came)
 		if (now)
 			p->node_lost[i] = false;
 	}
-	return r;
-}
-
-static int mend_blobs(struct publisher *p)
-{
-	struct hist_verify hv = {
-		.v = p->st->vol, .dev = p->opts.devices, .dev_cnt = p->opts.device_cnt};
-	struct hist_floor *floor;
-
-	memcpy(hv.owner_pk, p->opts.owner_pk, sizeof hv.owner_pk);
-	/* A node that was away may hold what was deleted elsewhere: that is not copied. */
-	int r = snapshot_floors(p, &floor, &hv.floor_cnt);
-	hv.floor = floor;
-	struct roster was = {0};
-	pthread_mutex_lock(&p->st->meta);
-	if (!member_roster_locked(p->st, &was))
-		hv.roster = was.generation - HF_MIN(was.generation, (uint64_t)1 << 16);
-	pthread_mutex_unlock(&p->st->meta);
-	roster_release(&was);
-	if (!r)
-		r = snapshot_trim(p);
-	if (!r)
-		r = repair_blobs(p->st->vol, history_verify_blob, &hv, NULL);
-	free(floor);
 	return r;
 }
 
@@ -483,7 +467,7 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 		r = 0;
 	}
 	if (!r && (m->blobs || (protect && !more)) && volume_writable(v)) {
-		int copies = mend_blobs(p);
+		int copies = logs_mend(p);
 
 		if (copies >= 0)
 			m->blobs = false;

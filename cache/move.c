@@ -533,7 +533,8 @@ static int log_is_whole(struct publisher *p)
 	uint64_t lacking = 0;
 
 	memcpy(hv.owner_pk, p->opts.owner_pk, sizeof hv.owner_pk);
-	int err = snapshot_floors(p, &floor, &hv.floor_cnt);
+	int err = snapshot_floors(p->st, p->opts.devices, p->opts.device_cnt, &floor,
+				  &hv.floor_cnt);
 
 	hv.floor = floor;
 	if (!err)

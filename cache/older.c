@@ -57,22 +57,22 @@ static int ask(struct node *n, struct node_io *io, struct node_io **out)
 	return *out ? (*out)->err : -ETIMEDOUT;
 }
 
-int older_check(struct publisher *p, struct node *n)
+int older_ask(struct store *st, struct node *n)
 {
 	char key[32], name[BLOB_NAME_CAP];
 	uint8_t right[EPOCH_LEN];
 	struct node_io *io;
 
 	key_of(n, "epoch", key);
-	uint64_t time = get(p->st, key);
-	if (!time || p->opts.skip_older)
+	uint64_t time = get(st, key);
+	if (!time)
 		return 0;
-	keys_epoch_name(p->st->vol->keys, p->st->device, node_number(n), time, name);
+	keys_epoch_name(st->vol->keys, st->device, node_number(n), time, name);
 	io = node_io_new(NODE_GET, name);
 	if (io)
 		io->len = EPOCH_LEN + 1;
 	int err = ask(n, io, &io);
-	bytes_of(p->st, n, time, right);
+	bytes_of(st, n, time, right);
 	if (!err && (io->got != EPOCH_LEN || memcmp(io->buf, right, EPOCH_LEN) != 0)) {
 		node_lied(n, name);
 		err = -ENOENT;
@@ -82,6 +82,11 @@ int older_check(struct publisher *p, struct node *n)
 		return err;
 	node_is_older(n);
 	return 1;
+}
+
+int older_check(struct publisher *p, struct node *n)
+{
+	return p->opts.skip_older ? 0 : older_ask(p->st, n);
 }
 
 static void wipe(struct node *n, struct publisher *p, uint64_t time)

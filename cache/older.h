@@ -16,6 +16,8 @@
 
 #include "cache/cut.h"
 
+/* As older_check, and nobody is asked whether it is to be skipped. */
+int older_ask(struct store *st, struct node *n);
 /* 1: an older copy is back, said in the log and as the node's error; 0 not; -errno unknown. */
 int older_check(struct publisher *p, struct node *n);
 /* Writes the next blob, when the last is a day old or `always`; 0 or -errno. */

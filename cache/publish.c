@@ -178,9 +178,40 @@ static int check_ahead(struct publisher *p)
 			p,
 			"this state directory is older than what this device "
 			"published (it knows %llu commits): it no longer publishes; "
-			"use `holdfast recover`; its local files are kept",
+			"use `holdfast recover --take-over`; its local files are kept",
 			(unsigned long long)seq);
 	return r;
+}
+
+int publish_set_back(struct publisher *p)
+{
+	struct store *st = p->st;
+	struct backoff backoff = publish_backoff(p);
+	uint64_t seq = 0;
+	int r;
+
+	pthread_mutex_lock(&st->meta);
+	if (store_get_u64(st, "log_seq", &seq))
+		seq = 0;
+	pthread_mutex_unlock(&st->meta);
+	if (!seq || p->opts.skip_older)
+		return 0;
+	while ((r = history_shows(st->vol, st->device, seq)) == -EAGAIN) {
+		r = publish_pause(p, &backoff,
+				  "waiting for nodes: too few answer to see whether they have what "
+				  "this machine has published");
+		if (r)
+			return r;
+	}
+	if (r == 0)
+		return stop_for_good(
+			p,
+			"the nodes were rolled back: commit %llu, which this machine published, is "
+			"on none that answer; nothing more is published, what is here stays: "
+			"attach the newer copies, or take the older state with `holdfast recover "
+			"--take-over`",
+			(unsigned long long)seq);
+	return HF_MIN(r, 0);
 }
 
 static int number_segments(struct publisher *p)
@@ -216,6 +247,8 @@ static int begin(struct publisher *p)
 
 	if (!r)
 		r = check_ahead(p);
+	if (!r)
+		r = publish_set_back(p);
 	if (!r)
 		r = settle_resume(p);
 	return r;

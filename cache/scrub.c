@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "cache/scrub.h"
 #include "cache/datafile.h"
+#include "cache/logs.h"
 #include "net/cond.h"
 
 #include <sodium.h>
@@ -308,6 +309,7 @@ struct scrub {
 	struct store *st;
 	/* The pass; total 0: not begun. */
 	uint64_t start, total, seg, done;
+	uint64_t log; /* when the copies of the log were verified */
 	int64_t not_before_ms; /* the limit of bytes a second */
 	/* The day. */
 	uint64_t day, day_done;
@@ -334,6 +336,7 @@ static void load(struct scrub *s)
 	s->total = kv_locked(st, "scrub_total");
 	s->seg = kv_locked(st, "scrub_seg");
 	s->done = kv_locked(st, "scrub_done");
+	s->log = kv_locked(st, "scrub_log");
 	s->day = kv_locked(st, "audit_start");
 	s->day_done = kv_locked(st, "audit_done");
 	pthread_mutex_unlock(&st->meta);
@@ -351,6 +354,8 @@ static int save(struct scrub *s)
 		r = store_put_u64(st, "scrub_seg", s->seg);
 	if (!r)
 		r = store_put_u64(st, "scrub_done", s->done);
+	if (!r)
+		r = store_put_u64(st, "scrub_log", s->log);
 	if (!r)
 		r = store_put_u64(st, "audit_start", s->day);
 	if (!r)
@@ -415,6 +420,37 @@ static int next_segment(struct scrub *s, uint64_t *seg, struct seg_place *place)
 	return r;
 }
 
+static void log_found(void *arg, const char *what)
+{
+	(void)arg;
+	log_warn("%s: it is stored anew", what);
+}
+
+static bool scrub_stops(void *arg)
+{
+	return publish_stopping(arg);
+}
+
+/* Once in the time of a pass all copies of the log, in one go: there are some thousands. */
+static int log_step(struct scrub *s)
+{
+	uint64_t bytes = 0, limit = s->p->opts.pace.scrub_limit;
+	struct logs_check c = {.trust = {s->p->opts.devices, s->p->opts.device_cnt,
+					 s->p->opts.owner_pk},
+			       .mend = true,
+			       .found = log_found,
+			       .stop = scrub_stops,
+			       .stop_arg = s->p,
+			       .bytes = &bytes};
+	int64_t begun = now_ms();
+	int64_t r = logs_check(s->st, &c);
+
+	s->not_before_ms = begun + (int64_t)(bytes * 1000 / (limit ? limit : LIMIT));
+	if (r >= 0)
+		s->log = (uint64_t)wall_s();
+	return (int)HF_MIN(r, 0);
+}
+
 /* One segment of the pass, and what that means for when the next comes. */
 static int pass_step(struct scrub *s)
 {
@@ -422,6 +458,15 @@ static int pass_step(struct scrub *s)
 	uint64_t cells, seg = 0, limit = s->p->opts.pace.scrub_limit;
 	int r;
 
+	/* This database was made, or read from the nodes, just now. */
+	if (!s->log)
+		s->log = (uint64_t)wall_s();
+	/* A clock that was set back is no reason to wait. */
+	if (!s->total && (s->log > (uint64_t)wall_s() ||
+			  (uint64_t)wall_s() - s->log >= (uint64_t)pass_s(s))) {
+		r = log_step(s);
+		return r ? r : save(s);
+	}
 	if (!s->total) {
 		s->start = (uint64_t)wall_s();
 		s->seg = s->done = 0;

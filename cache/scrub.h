@@ -2,7 +2,8 @@
 /*
  * scrub: whether what is stored still is what was stored.
  *
- *   scrub   reads and verifies every shard, a pass in 30 days, at most so many bytes a second
+ *   scrub   reads and verifies every shard, a pass in 30 days, at most so many bytes a second;
+ *	     before it every copy of the log on every node, and stores anew what is damaged there
  *   audit   verifies 300 cells a day, drawn uniformly from all that are stored: if 1 % of them
  *           are lost it finds one with 1 - 0.99^300 = 0.951
  *
@@ -13,6 +14,7 @@
  *   k in kv                 v
  *   scrub_start, _total     the pass: unix seconds of its begin, bytes it has to read
  *   scrub_seg, _done        the last segment that was verified, bytes read
+ *   scrub_log               when the copies of the log were verified
  *   audit_start, _done      the day: unix seconds of its begin, cells verified
  *   verified_N              unix seconds when something of node N was last found well
  */

@@ -385,10 +385,10 @@ static int trim_parts(struct publisher *p, uint64_t before)
 	return r;
 }
 
-int snapshot_floors(struct publisher *p, struct hist_floor **out, size_t *cnt)
+int snapshot_floors(struct store *st, const struct hist_device *device, size_t device_cnt,
+		    struct hist_floor **out, size_t *cnt)
 {
-	struct store *st = p->st;
-	struct hist_floor *f = calloc(p->opts.device_cnt + 1, sizeof *f);
+	struct hist_floor *f = calloc(device_cnt + 1, sizeof *f);
 	uint64_t seq = 0;
 	int r = 0;
 
@@ -408,8 +408,8 @@ int snapshot_floors(struct publisher *p, struct hist_floor **out, size_t *cnt)
 	 * Two snapshots of ours hold all that came from those before us.  How far they still
 	 * wrote when we had read them is not known, only that it was little.
 	 */
-	for (size_t i = 0; !r && i < p->opts.device_cnt && f[0].commit > 1; i++) {
-		const struct hist_device *d = &p->opts.devices[i];
+	for (size_t i = 0; !r && i < device_cnt && f[0].commit > 1; i++) {
+		const struct hist_device *d = &device[i];
 
 		if (!d->retired || d->number == st->device)
 			continue;
@@ -442,7 +442,7 @@ int snapshot_trim(struct publisher *p)
 {
 	struct hist_floor *f;
 	size_t cnt;
-	int r = snapshot_floors(p, &f, &cnt);
+	int r = snapshot_floors(p->st, p->opts.devices, p->opts.device_cnt, &f, &cnt);
 
 	if (!r && (f[0].commit > 1 || f[0].snap > 1))
 		r = history_trim(p->st->vol, f, cnt, trim_stops, p);

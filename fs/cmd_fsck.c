@@ -126,11 +126,14 @@ static int check(struct args *a, struct config *cfg)
 	err = drive_open(&d, cfg, keys, &so);
 	if (err)
 		return cmd_fail_last(a->cmd, err);
+	struct hist_device *dev = drive_devices(d);
+	o.trust = (struct logs_trust){dev, d->cfg->device_cnt, d->cfg->owner_ed_pk};
 	if (a->nodes) {
 		volume_verify(d->vol, now_ms() + VERIFY_MS);
 		drive_missing_nodes(d, found, a);
 	}
-	n = check_store(d->st, &o);
+	n = dev ? check_store(d->st, &o) : -ENOMEM;
+	free(dev);
 	cmd_progress_end();
 	int status = n < 0 ? cmd_fail_last(a->cmd, (int)n) : EXIT_DONE;
 	err = drive_close(d);

@@ -103,12 +103,17 @@ static json_t *do_fsck(struct call *c, const json_t *req)
 	struct check_opts o = {.nodes = true,
 			       .deep = json_is_true(json_object_get(req, "deep")),
 			       .mark = json_is_true(json_object_get(req, "mark")),
+			       .in_use = true,
 			       .found = found,
 			       .progress = check_progress,
 			       .arg = &f};
 
+	const struct config *cfg = c->d->s->cfg;
+	struct hist_device *dev = drive_devices(c->d->s);
+	o.trust = (struct logs_trust){dev, cfg->device_cnt, cfg->owner_ed_pk};
 	unsigned missing = f.list ? drive_missing_nodes(c->d->s, found, &f) : 0;
-	int64_t n = f.list ? check_store(c->d->s->st, &o) : -ENOMEM;
+	int64_t n = f.list && dev ? check_store(c->d->s->st, &o) : -ENOMEM;
+	free(dev);
 	if (n > 0 && o.mark)
 		drive_poke(c->d->s);
 	if (n >= 0)

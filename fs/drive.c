@@ -314,6 +314,21 @@ static void pace_of(struct publish_pace *p)
 	}
 }
 
+struct hist_device *drive_devices(const struct drive *d)
+{
+	const struct config *cfg = d->cfg;
+	struct hist_device *dev = calloc(HF_MAX(cfg->device_cnt, (size_t)1), sizeof *dev);
+
+	for (size_t i = 0; dev && i < cfg->device_cnt; i++) {
+		dev[i].number = cfg->devices[i].number;
+		dev[i].retired = cfg->devices[i].role == 3;
+		memcpy(dev[i].ed_pk, cfg->devices[i].ed_pk, sizeof dev[i].ed_pk);
+	}
+	if (!dev)
+		log_fail(-ENOMEM, "out of memory");
+	return dev;
+}
+
 int drive_start(struct drive *d, int64_t verify_ms)
 {
 	struct publish_opts po = {.interval_ms = d->interval_ms,
@@ -329,16 +344,10 @@ int drive_start(struct drive *d, int64_t verify_ms)
 	int err = drive_start_store(d);
 	if (err)
 		return err;
-	po.devices = calloc(HF_MAX(po.device_cnt, (size_t)1), sizeof *po.devices);
+	po.devices = drive_devices(d);
 	if (!po.devices)
-		return log_fail(-ENOMEM, "out of memory");
+		return -ENOMEM;
 	memcpy(po.owner_pk, d->cfg->owner_ed_pk, sizeof po.owner_pk);
-	for (size_t i = 0; i < po.device_cnt; i++) {
-		po.devices[i].number = d->cfg->devices[i].number;
-		po.devices[i].retired = d->cfg->devices[i].role == 3;
-		memcpy(po.devices[i].ed_pk, d->cfg->devices[i].ed_pk,
-		       sizeof po.devices[i].ed_pk);
-	}
 	err = volume_start(d->vol, node_changed, d);
 	if (!err)
 		err = publish_start(&pub, d->st, &po);

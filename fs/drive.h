@@ -41,6 +41,8 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
  * most verify_ms so that nothing waits for a node that hangs.
  */
 int drive_start(struct drive *d, int64_t verify_ms);
+/* Who may have signed what is on the nodes: cfg->device_cnt of them; malloc; NULL: said. */
+struct hist_device *drive_devices(const struct drive *d);
 /* The store's threads alone: for work without publication. */
 int drive_start_store(struct drive *d);
 /* Abandons what is in flight; commits; 0 or the error of closing the store. */

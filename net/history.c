@@ -303,6 +303,7 @@ struct ask {
 	/* 1: that is it; 0: genuine, but not what is asked for; else not genuine */
 	int (*verify)(void *arg, const void *p, size_t len);
 	void *arg;
+	bool all; /* "no" only when all that answer have said so */
 };
 
 /*
@@ -349,7 +350,7 @@ static int ask_nodes(struct volume *v, const struct ask *a)
 				err = got;
 		}
 		node_io_unref(io);
-		if (found || without >= view.need)
+		if (found || (!a->all && without >= view.need))
 			break;
 	}
 	node_wait_release(&w);
@@ -405,7 +406,7 @@ int history_check(struct volume *v, uint16_t device, const uint8_t owner_pk[32],
 {
 	struct marker_ask q = {.v = v, .owner_pk = owner_pk, .old = device};
 	char name[BLOB_NAME_CAP];
-	struct ask a = {name, MARKER_CAP, marker_verify, &q};
+	struct ask a = {name, MARKER_CAP, marker_verify, &q, false};
 
 	keys_log_name(v->keys, 't', device, 0, name);
 	int got = ask_nodes(v, &a);
@@ -519,7 +520,7 @@ static int ahead_name(void *arg, const char *name, unsigned copies)
 	return 0;
 }
 
-int history_ahead(struct volume *v, uint16_t device, uint64_t seq)
+static int beyond(struct volume *v, uint16_t device, uint64_t seq, bool all)
 {
 	char name[BLOB_NAME_CAP];
 	unsigned answered;
@@ -533,7 +534,7 @@ int history_ahead(struct volume *v, uint16_t device, uint64_t seq)
 	q->name = name;
 	memcpy(q->self.ed_pk, keys_device_pk(v->keys), sizeof q->self.ed_pk);
 	keys_log_name(v->keys, 'c', device, seq + 1, name);
-	struct ask a = {name, COMMIT_CAP, ahead_verify, q};
+	struct ask a = {name, COMMIT_CAP, ahead_verify, q, all};
 	int got = ask_nodes(v, &a);
 
 	/* It may be trimmed already: then a snapshot of ours reaches beyond. */
@@ -549,6 +550,16 @@ int history_ahead(struct volume *v, uint16_t device, uint64_t seq)
 		got = err < 0 ? err : q->later;
 	free(q);
 	return got;
+}
+
+int history_ahead(struct volume *v, uint16_t device, uint64_t seq)
+{
+	return beyond(v, device, seq, false);
+}
+
+int history_shows(struct volume *v, uint16_t device, uint64_t seq)
+{
+	return beyond(v, device, seq - 1, true);
 }
 
 /* --- genuine or not --- */

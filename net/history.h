@@ -77,6 +77,12 @@ int history_check(struct volume *v, uint16_t device, const uint8_t owner_pk[32],
  * that this state directory is not an old copy: 0, 1 = a later commit of ours exists, or a
  * snapshot of ours that reaches beyond; -EAGAIN when too few nodes answer to say no. */
 int history_ahead(struct volume *v, uint16_t device, uint64_t seq);
+/*
+ * Does any node still show commit `seq` (not 0) of this device, or a snapshot of ours that has
+ * it: 1; 0 no, and enough answered: what was published is gone, the nodes were set back;
+ * -EAGAIN when too few answer.
+ */
+int history_shows(struct volume *v, uint16_t device, uint64_t seq);
 
 /*
  * history_takeover(v, o, old, by): signed by the owner, to quorum nodes, before the chain of

@@ -87,6 +87,28 @@ int repair_blobs(struct volume *v,
 		 uint64_t *lacking);
 
 /*
+ * check_blobs: the same objects, each read from every node that lists it, and verified.
+ *   found(arg, n, name, missing)  a copy that is not genuine, whose node is named; or, with
+ *				   `missing`, one that a node lacks, of a commit or snapshot
+ *				   that is on less than a quorum of them (only where nothing
+ *				   is being published)
+ * With `mend` what is not genuine is stored anew over itself from a genuine copy.  bytes (may
+ * be NULL): how many were read.  stop (may be NULL) is asked between names.
+ * Returns how many were found; -ECANCELED, -ENOMEM.
+ */
+struct blob_check {
+	int (*verify)(void *arg, const char *name, const void *p, size_t len);
+	void *verify_arg;
+	void (*found)(void *arg, struct node *n, const char *name, bool missing);
+	void *found_arg;
+	bool (*stop)(void *arg);
+	void *stop_arg;
+	bool missing, mend;
+	uint64_t *bytes;
+};
+int64_t check_blobs(struct volume *v, const struct blob_check *o);
+
+/*
  * move_shard: one shard of a segment to `target`, or with NODE_NONE to where repair would put
  * it.  Copied when its node still gives it and every cell is genuine, else rebuilt from the
  * others.  place->node[shard] says where it is then; nothing is deleted.  The domain rules
