@@ -20,12 +20,16 @@ static int known(struct publisher *p, uint16_t number, struct node_spec **list, 
 			number);
 }
 
-/* Without `but`, could new segments have all their shards?  (A heir takes its place.) */
-static int check_room(struct publisher *p, uint16_t but, const char *verb)
+/*
+ * Without `but`, and with the heir in its place if there is one, could new segments have all
+ * their shards?
+ */
+static int check_room(struct publisher *p, uint16_t but, const struct place_node *heir,
+		      const char *verb)
 {
 	struct volume *v = p->st->vol;
 	size_t all = volume_nodes(v), cnt = 0;
-	struct place_node *pn = calloc(HF_MAX(all, (size_t)1), sizeof *pn);
+	struct place_node *pn = calloc(all + 1, sizeof *pn);
 
 	if (!pn)
 		return log_fail(-ENOMEM, "out of memory");
@@ -35,6 +39,8 @@ static int check_room(struct publisher *p, uint16_t but, const char *verb)
 							.weight = 1,
 							.domain = node_domain(v->node[i]),
 							.usable = true};
+	if (heir)
+		pn[cnt++] = *heir;
 	int err = place_check(pn, cnt, v->k, v->m);
 	free(pn);
 	if (!err)
@@ -42,9 +48,27 @@ static int check_room(struct publisher *p, uint16_t but, const char *verb)
 	char why[256];
 	snprintf(why, sizeof why, "%s", log_last());
 	return log_fail(-EBUSY,
-			"node-%u cannot be %s: the drive would promise less than it does (%s): "
-			"replace it (holdfast node replace), or add a node first (holdfast node add)",
-			but, verb, why);
+			"node-%u cannot be %s: the drive would promise less than it does (%s): %s",
+			but, verb, why,
+			heir ? "give a place of another domain"
+			     : "replace it (holdfast node replace), or add a node first "
+			       "(holdfast node add)");
+}
+
+int move_check_heir(struct publisher *p, uint16_t old, uint16_t number, const char *url)
+{
+	struct node *n;
+	/* It is asked for its domain alone: that touches no place. */
+	int err = node_open(&n, number, url, NULL);
+
+	if (err)
+		return err;
+	struct place_node heir = {.node = number,
+				  .weight = 1,
+				  .domain = node_domain(n),
+				  .usable = true};
+	node_close(n);
+	return check_room(p, old, &heir, "replaced by this one");
 }
 
 /* The members as they are now count as a roster, so that the next one knows what was. */
@@ -162,7 +186,7 @@ int move_drain(struct publisher *p, uint16_t number)
 	member_list_free(list, cnt);
 	if (err || already)
 		return err;
-	err = check_room(p, number, "drained");
+	err = check_room(p, number, NULL, "drained");
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
@@ -240,7 +264,7 @@ int move_remove(struct publisher *p, uint16_t number, bool lost)
 	/* With a heir it goes by itself. */
 	if (err)
 		return err;
-	err = check_room(p, number, "removed");
+	err = check_room(p, number, NULL, "removed");
 	if (!err && lost)
 		err = check_lost(p, number);
 	int64_t on = err || lost ? 0 : move_shards_on(st, number, &bytes);

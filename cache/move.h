@@ -35,6 +35,8 @@ int move_add(struct publisher *p, uint16_t number, const char *url, bool rebalan
 int move_drain(struct publisher *p, uint16_t number);
 int move_remove(struct publisher *p, uint16_t number, bool lost);
 /* All that is on `old` to `heir`, which is added by the same step when url is given. */
+/* Before the heir's place is marked: with it instead of `old` nothing less may be promised. */
+int move_check_heir(struct publisher *p, uint16_t old, uint16_t number, const char *url);
 int move_replace(struct publisher *p, uint16_t old, uint16_t heir, const char *url);
 /*
  * The volume's credentials are others: a roster with them, so that who recovers has them.

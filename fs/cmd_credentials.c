@@ -10,7 +10,7 @@
 #define CMD	  "credentials"
 #define ANSWER_MS 60000
 
-static int run(const char *name, const char *file)
+static int run(const char *name, const char *file, bool untried)
 {
 	json_t *req = NULL, *answer = NULL;
 	struct config *cfg;
@@ -34,7 +34,8 @@ static int run(const char *name, const char *file)
 			status = cmd_fail_last(CMD, err);
 	}
 	if (!status) {
-		req = json_pack("{s:s, s:s}", "cmd", CMD, "file", path);
+		req = json_pack("{s:s, s:s, s:b}", "cmd", CMD, "file", path, "untried",
+				(int)untried);
 		err = req ? control_call(cfg->dir, req, ANSWER_MS, &answer) : -ENOMEM;
 		if (err)
 			status = cmd_fail_last(CMD, err);
@@ -50,12 +51,16 @@ static int run(const char *name, const char *file)
 
 int cmd_credentials(int argc, char **argv)
 {
-	static const struct option longs[] = {{NULL, 0, NULL, 0}};
-	int status = 0;
+	static const struct option longs[] = {{"untried", no_argument, NULL, 'u'},
+					      {NULL, 0, NULL, 0}};
+	bool untried = false;
+	int o, status = 0;
 
-	while (!status && cmd_getopt(argc, argv, "", longs) != -1)
-		status = EXIT_USAGE;
+	while (!status && (o = cmd_getopt(argc, argv, "", longs)) != -1) {
+		untried |= o == 'u';
+		status = o == 'u' ? 0 : EXIT_USAGE;
+	}
 	if (!status)
 		status = cmd_operands(argc, argv, 2, "NAME FILE");
-	return status ? status : run(argv[optind], argv[optind + 1]);
+	return status ? status : run(argv[optind], argv[optind + 1], untried);
 }

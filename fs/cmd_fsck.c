@@ -15,7 +15,7 @@
 
 struct args {
 	const char *cmd, *name, *pass_file;
-	bool nodes, deep, repair, mark, rebuild, json;
+	bool nodes, deep, repair, mark, rebuild, anyway, json;
 	int64_t begun_ms; /* the first sign of progress with the segments */
 	json_t *list;
 	uint64_t cnt;
@@ -142,11 +142,43 @@ static int check(struct args *a, struct config *cfg)
 	return status ? status : report(a);
 }
 
+/*
+ * A sound database with what the nodes do not have: rebuilding would put that aside.  One that
+ * cannot be opened, or in which anything is wrong, is what a rebuild is for.
+ */
+static int check_needed(const struct args *a)
+{
+	struct check_opts o = {0};
+	struct store_figures f = {0};
+	struct store_opts so = {0};
+	struct config *cfg;
+	struct drive *d;
+
+	int err = config_load(a->name, &cfg);
+	if (err)
+		return err;
+	if (drive_open(&d, cfg, NULL, &so))
+		return 0;
+	bool sound = !check_store(d->st, &o) && !store_figures(d->st, &f);
+	drive_close(d);
+	if (!sound || (!f.unpublished_files && !f.unpublished_bytes))
+		return 0;
+	char size[SIZE_CAP];
+	cmd_size(f.unpublished_bytes, size);
+	return log_fail(-EBUSY,
+			"the database is sound, and %llu files (%s) in it are not published: a "
+			"rebuild would take them out of the drive, to a folder beside it; mount it "
+			"and wait for holdfast sync, or say --anyway",
+			(unsigned long long)f.unpublished_files, size);
+}
+
 static int rebuild(struct args *a, struct config *cfg)
 {
 	struct rebuilt r = {0};
 
 	int err = keys_global_init();
+	if (!err && !a->anyway)
+		err = check_needed(a);
 	if (!err)
 		err = rebuild_run(cfg, a->pass_file, &r);
 	int status = err ? cmd_fail_last(a->cmd, err) : EXIT_DONE;
@@ -180,6 +212,7 @@ static int run(struct args *a, int argc, char **argv)
 					      {"deep", no_argument, NULL, 'd'},
 					      {"repair", no_argument, NULL, 'r'},
 					      {"rebuild", no_argument, NULL, 'R'},
+					      {"anyway", no_argument, NULL, 'a'},
 					      {"passphrase-file", required_argument, NULL, 'p'},
 					      {"json", no_argument, NULL, 'j'},
 					      {NULL, 0, NULL, 0}};
@@ -197,6 +230,7 @@ static int run(struct args *a, int argc, char **argv)
 		a->deep |= o == 'd';
 		a->repair |= o == 'r';
 		a->rebuild |= o == 'R';
+		a->anyway |= o == 'a';
 		a->json |= o == 'j';
 		if (o == 'p')
 			a->pass_file = optarg;
@@ -204,6 +238,8 @@ static int run(struct args *a, int argc, char **argv)
 	status = cmd_operands(argc, argv, 1, "NAME");
 	if (status)
 		return status;
+	if (a->anyway && !a->rebuild)
+		return cmd_usage(a->cmd, "--anyway belongs to --rebuild");
 	if (a->rebuild && (a->nodes || a->repair))
 		return cmd_usage(a->cmd, "--rebuild goes alone");
 	a->name = argv[optind];

@@ -71,6 +71,37 @@ static int load(const struct config *cfg, const char *from, struct buf *text)
 	return 0;
 }
 
+/* Whoever has a node with the kit on it has the keys. */
+static int check_place(const struct config *cfg, const char *path)
+{
+	char *file = strdup(path), *slash = file ? strrchr(file, '/') : NULL, *above;
+	int status = 0;
+
+	if (!file)
+		return cmd_fail(CMD, "out of memory");
+	if (slash)
+		slash[slash == file] = 0;
+	above = realpath(slash ? file : ".", NULL);
+	for (size_t i = 0; above && i < cfg->node_cnt && !status; i++) {
+		const char *url = cfg->node[i].url;
+		char *dir = strncmp(url, "dir:", 4) ? NULL : strdup(url + 4), *node;
+
+		if (dir)
+			dir[strcspn(dir, "?")] = 0;
+		node = dir ? realpath(dir, NULL) : NULL;
+		if (node && config_within(node, above))
+			status = cmd_fail(CMD,
+					  "%s lies on node %s: whoever has that node would have "
+					  "the keys; give another place",
+					  path, url);
+		free(node);
+		free(dir);
+	}
+	free(above);
+	free(file);
+	return status;
+}
+
 int cmd_kit(int argc, char **argv)
 {
 	static const struct option longs[] = {{"output", required_argument, NULL, 'o'},
@@ -113,6 +144,8 @@ int cmd_kit(int argc, char **argv)
 		if (err)
 			status = cmd_fail_last(CMD, err);
 	}
+	if (!status && (png || output))
+		status = check_place(cfg, png ? png : output);
 	if (!status && png && lstat(png, &st) == 0) {
 		status = cmd_fail(CMD, "%s exists already: give another name", png);
 	} else if (!status && png) {

@@ -478,6 +478,7 @@ int cmd_mount(int argc, char **argv)
 {
 	static const struct option longs[] = {{"passphrase-file", required_argument, NULL, 'p'},
 					      {"credentials", required_argument, NULL, 'c'},
+					      {"untried", no_argument, NULL, 'u'},
 					      {"supervise", no_argument, NULL, 's'},
 					      {NULL, 0, NULL, 0}};
 	struct mount_args a = defaults();
@@ -486,6 +487,8 @@ int cmd_mount(int argc, char **argv)
 	while (!status && (o = cmd_getopt(argc, argv, "fo:", longs)) != -1) {
 		if (o == 'f')
 			a.foreground = true;
+		else if (o == 'u')
+			a.o.untried = true;
 		else if (o == 's')
 			a.supervise = true;
 		else if (o == 'p')

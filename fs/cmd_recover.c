@@ -395,6 +395,31 @@ static int check_name(struct recover *r)
 	return 0;
 }
 
+/* The drive may be here already, with bytes that only this machine has. */
+static int one_here(void *arg, const char *name)
+{
+	struct recover *r = arg;
+	struct config *cfg;
+
+	/* One that cannot be read is no reason against a recovery. */
+	if (config_load(name, &cfg))
+		return 0;
+	bool same = !memcmp(cfg->vol, r->kit->vol, VOL_LEN);
+	config_free(cfg);
+	if (!same)
+		return 0;
+	return log_fail(-EEXIST,
+			"this drive is on this machine already, as %s: mount that. Recovered under "
+			"another name, %s could publish no more, and what it has not published "
+			"would stay in it: --take-over if that is meant",
+			name, name);
+}
+
+static int check_here(struct recover *r)
+{
+	return r->take_over ? 0 : config_list(one_here, r);
+}
+
 static int take_args(struct recover *r, int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -403,6 +428,7 @@ static int take_args(struct recover *r, int argc, char **argv)
 		{"kit-passphrase-file", required_argument, NULL, 'k'},
 		{"no-passphrase", no_argument, NULL, 'N'},
 		{"credentials", required_argument, NULL, 'c'},
+		{"take-over", no_argument, NULL, 't'},
 		{"json", no_argument, NULL, 'j'},
 		{NULL, 0, NULL, 0}};
 	int o, status;
@@ -426,6 +452,9 @@ static int take_args(struct recover *r, int argc, char **argv)
 			break;
 		case 'c':
 			r->credentials = optarg;
+			break;
+		case 't':
+			r->take_over = true;
 			break;
 		case 'j':
 			r->json = true;
@@ -454,6 +483,8 @@ int cmd_recover(int argc, char **argv)
 
 		if (!err)
 			err = recover_open_kit(&r);
+		if (!err)
+			err = check_here(&r);
 		if (!err)
 			err = recover_unlock(&r);
 		if (!err)

@@ -180,7 +180,8 @@ static json_t *do_credentials(struct call *c, const json_t *req)
 		return control_error(-EINVAL, "the request names no file");
 	if (c->d->o->fs.read_only)
 		return control_error(-EROFS, "the volume is mounted read-only");
-	int err = members_login(c->d->s, file);
+	int err = members_login(c->d->s, file,
+				json_is_true(json_object_get(req, "untried")));
 	return err ? control_error(err, "%s", log_last()) : json_pack("{s:b}", "ok", 1);
 }
 
@@ -376,7 +377,7 @@ int daemon_keys(const struct config *cfg, const struct daemon_opts *o, struct ke
 	if (!err)
 		err = drive_keys(cfg, o->pass_file, out);
 	if (!err && o->credentials)
-		err = secrets_update(cfg, *out, o->credentials);
+		err = secrets_update(cfg, *out, o->credentials, o->untried);
 	if (err) {
 		keys_free(*out);
 		*out = NULL;

@@ -21,6 +21,7 @@ struct daemon_opts {
 	const char *mountpoint; /* absolute */
 	const char *pass_file;
 	const char *credentials; /* a file that replaces what is kept; NULL */
+	bool untried;		 /* whatever the servers say to them */
 	uint64_t cache_size;
 	uint64_t quota; /* with set_quota: the drive's from now on, 0: none */
 	bool set_quota;

@@ -59,7 +59,9 @@ static const struct command commands[] = {
 	 "                           (default: $HOLDFAST_PASSPHRASE_FILE, else the terminal)\n"
 	 "  --credentials FILE       from now on these for the profiles that FILE has, as after a\n"
 	 "                           changed password; kept on this machine.  A kit printed before\n"
-	 "                           holds the old ones: recover takes --credentials too\n"
+	 "                           holds the old ones: recover takes --credentials too.  What a\n"
+	 "                           server refuses, while it takes what is kept, is not taken:\n"
+	 "  --untried                it is taken all the same\n"
 	 "  -o OPT,...\n"
 	 "     cache_size=SIZE       local space for contents, as 20G (default: chosen by the disk)\n"
 	 "     quota=SIZE|none       from now on the drive holds no more bytes of contents than that:\n"
@@ -129,6 +131,8 @@ static const struct command commands[] = {
 	 "  --kit-passphrase-file FILE   that of the kit, for kits that need one\n"
 	 "  --no-passphrase              a key file of mode 0600 opens the volume here\n"
 	 "  --credentials FILE           goes before those in the kit, profile by profile\n"
+	 "  --take-over                  even if the drive is on this machine under another name,\n"
+	 "                               which then can publish no more\n"
 	 "  --json                       report as JSON\n"
 	 "\n"
 	 "example: holdfast recover /media/usb/kit.txt work\n",
@@ -157,12 +161,14 @@ static const struct command commands[] = {
 	 "example: holdfast node replace work node-2 dir:/mnt/new/hf\n",
 	 cmd_node},
 	{"credentials", "a mounted drive takes new ones",
-	 "usage: holdfast credentials NAME FILE\n"
+	 "usage: holdfast credentials NAME FILE [--untried]\n"
 	 "\n"
 	 "What FILE (ini, mode 0600, a section a profile) has replaces what is kept on this machine,\n"
 	 "profile by profile; the nodes are asked with it at once, and it goes, sealed, to the list of\n"
 	 "nodes that lies on the nodes, from which a recovery has it.  Where the drive is not mounted,\n"
 	 "holdfast mount --credentials does the same.\n"
+	 "\n"
+	 "  --untried   even if a server refuses them and takes what is kept\n"
 	 "\n"
 	 "example: holdfast credentials work new.ini\n",
 	 cmd_credentials},
@@ -192,6 +198,7 @@ static const struct command commands[] = {
 	 "  --repair    set right what can be set right without losing bytes\n"
 	 "  --rebuild   make the database anew from the nodes, when it is damaged; the old\n"
 	 "              one and all local contents are kept beside it\n"
+	 "  --anyway    with --rebuild: even if it is sound and holds what is not published\n"
 	 "  --passphrase-file FILE   its first line is the passphrase (for --nodes, --rebuild)\n"
 	 "  --json      report as JSON\n"
 	 "\n"

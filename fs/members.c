@@ -49,14 +49,14 @@ void members_tell_creds(struct drive *d)
 	drive_let_go(d);
 }
 
-int members_login(struct drive *d, const char *file)
+int members_login(struct drive *d, const char *file, bool untried)
 {
 	struct creds *all = NULL;
 	struct config with;
 
 	int err = copy_nodes(d, &with);
 	if (!err)
-		err = secrets_update(&with, d->vol->keys, file);
+		err = secrets_update(&with, d->vol->keys, file, untried);
 	if (!err)
 		err = secrets_load(&with, d->vol->keys, &all);
 	free_nodes(&with);
@@ -269,7 +269,7 @@ static int mark_place(struct drive *d, struct trial *t, struct creds *creds)
 }
 
 static int prepare(struct drive *d, struct publisher *p, const struct member_change *c,
-		   struct trial *t, char canon[NODE_URL_CAP], uint16_t *number)
+		   int64_t old, struct trial *t, char canon[NODE_URL_CAP], uint16_t *number)
 {
 	struct creds *creds = NULL;
 
@@ -279,6 +279,8 @@ static int prepare(struct drive *d, struct publisher *p, const struct member_cha
 	err = check_new(d, canon);
 	if (!err)
 		err = move_number(p, number);
+	if (!err && c->node)
+		err = move_check_heir(p, (uint16_t)old, *number, canon);
 	if (!err)
 		err = take_creds(d, c, canon, *number, &creds);
 	if (!err) {
@@ -305,7 +307,7 @@ static int begin(struct drive *d, struct publisher *p, struct member_change *c,
 			return (int)old;
 	}
 	if (c->url) {
-		int err = prepare(d, p, c, t, canon, &number);
+		int err = prepare(d, p, c, old, t, canon, &number);
 
 		if (err)
 			return err;

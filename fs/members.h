@@ -24,11 +24,11 @@ struct member_change {
 int members_begin(struct drive *d, struct member_change *c, bool (*give_up)(void *arg),
 		  void *arg);
 /*
- * members_login(d, file): what file has replaces what is kept, profile by profile; the open
+ * members_login(d, file, untried): what file has replaces what is kept, profile by profile; the open
  * nodes use it at once, and the list of nodes that lies on them gets it, sealed.  The result must
  * be complete, or nothing has changed: -errno with a log line.
  */
-int members_login(struct drive *d, const char *file);
+int members_login(struct drive *d, const char *file, bool untried);
 /* The last step alone, for a drive that was opened with others.  It can wait: no error. */
 void members_tell_creds(struct drive *d);
 /*

@@ -82,7 +82,8 @@ static int load(struct rebuild *r, const char *pass_file)
 			-ENODATA,
 			"only %d of %zu nodes can be read, and one that is away may have the last "
 			"commit of this machine: attach them all (see holdfast node list %s), or "
-			"recover the drive with its kit under another name, which needs %u",
+			"recover the drive with its kit under another name (recover --take-over), "
+			"which needs %u",
 			HF_MAX(n, 0), members, r->cfg->name, r->cfg->k);
 	if (!err && mkdir(r->tmp, 0700) < 0)
 		err = log_fail(-errno, "%s: %s", r->tmp, strerror(errno));

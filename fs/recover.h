@@ -19,7 +19,7 @@ struct found {
 
 struct recover {
 	const char *kit_file, *name, *pass_file, *kit_pass_file, *credentials;
-	bool no_pass, json;
+	bool no_pass, json, take_over;
 	char **url;
 	size_t url_cnt;
 

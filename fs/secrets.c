@@ -4,11 +4,13 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "net/node.h"
 
 #define MAGIC	   "hf.cred\0"
 #define VERSION	   1
 #define HEAD_LEN   (8 + 2 + 2 + VOL_LEN)
 #define SEALED_CAP (HEAD_LEN + BOX_OVERHEAD + CREDS_CAP)
+#define TRY_MS	   5000
 
 void secrets_wipe(struct buf *b)
 {
@@ -286,7 +288,86 @@ int secrets_open(const struct config *cfg, const struct keys *keys, struct creds
 	return 0;
 }
 
-int secrets_update(const struct config *cfg, const struct keys *keys, const char *file)
+/* What each server says to these credentials: as node_verify; where want[i]. */
+static int ask_servers(const struct config *cfg, const struct keys *keys, struct creds *c,
+		       const bool want[], int said[])
+{
+	struct node **node = calloc(HF_MAX(cfg->node_cnt, (size_t)1), sizeof *node);
+	int64_t end = now_ms() + TRY_MS;
+	struct node_wait w;
+	struct node_io *io;
+	int err = node ? 0 : log_fail(-ENOMEM, "out of memory");
+
+	node_wait_init(&w);
+	for (size_t i = 0; i < cfg->node_cnt && !err; i++) {
+		said[i] = -ETIMEDOUT;
+		if (!want[i])
+			continue;
+		err = node_open(&node[i], cfg->node[i].number, cfg->node[i].url, c);
+		if (!err && (io = node_verify_io(end))) {
+			io->tag = (unsigned)i;
+			node_wait_submit(&w, node[i], io);
+		}
+	}
+	while (w.pending && (io = node_wait_next(&w, end + 1000))) {
+		said[io->tag] = node_verify_end(node[io->tag], keys_vol(keys), io);
+		node_io_unref(io);
+	}
+	node_wait_release(&w);
+	for (size_t i = 0; node && i < cfg->node_cnt; i++)
+		if (node[i])
+			node_close(node[i]);
+	free(node);
+	return err;
+}
+
+/*
+ * A typing error must not take the place of what opens a node now: where a server refuses the
+ * new ones and takes the old ones, nothing changes.  Those that do not answer are not waited for.
+ */
+static int try_out(const struct config *cfg, const struct keys *keys, struct creds *kept,
+		   struct creds *all)
+{
+	size_t cnt = HF_MAX(cfg->node_cnt, (size_t)1);
+	bool *want = calloc(cnt, sizeof *want), some = false;
+	int *said = calloc(cnt, sizeof *said);
+	int err = want && said ? 0 : log_fail(-ENOMEM, "out of memory");
+
+	for (size_t i = 0; i < cfg->node_cnt && !err; i++)
+		want[i] = secrets_remote(cfg->node[i].url);
+	if (!err)
+		err = ask_servers(cfg, keys, all, want, said);
+	for (size_t i = 0; i < cfg->node_cnt && !err; i++) {
+		want[i] = want[i] && said[i] == -EACCES;
+		some |= want[i];
+	}
+	if (!err && some)
+		err = ask_servers(cfg, keys, kept, want, said);
+	for (size_t i = 0; i < cfg->node_cnt && !err && some; i++)
+		if (want[i] && !said[i])
+			err = log_fail(-EACCES,
+				       "node %s refuses the new credentials and takes those that are "
+				       "kept: nothing is changed; --untried if they are to hold "
+				       "all the same",
+				       cfg->node[i].url);
+	free(want);
+	free(said);
+	return err;
+}
+
+static bool same_text(const struct creds *a, const struct creds *b)
+{
+	struct buf x = {0}, y = {0};
+	bool same = a && b && !secrets_text(a, &x) && !secrets_text(b, &y) && x.len == y.len &&
+		    !memcmp(x.p, y.p, x.len);
+
+	secrets_wipe(&x);
+	secrets_wipe(&y);
+	return same;
+}
+
+int secrets_update(const struct config *cfg, const struct keys *keys, const char *file,
+		   bool untried)
 {
 	struct creds *kept = NULL, *given = NULL, *all = NULL;
 
@@ -302,6 +383,9 @@ int secrets_update(const struct config *cfg, const struct keys *keys, const char
 		err = secrets_merge(kept, given, &all);
 	for (size_t i = 0; i < cfg->node_cnt && !err; i++)
 		err = secrets_check(all, cfg->node[i].url);
+	/* fstab may name the same file at each mount. */
+	if (!err && !untried && kept && !same_text(kept, all))
+		err = try_out(cfg, keys, kept, all);
 	if (!err)
 		err = secrets_save(cfg, keys, all);
 	creds_unref(kept);

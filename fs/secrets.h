@@ -57,9 +57,11 @@ int secrets_load(const struct config *cfg, const struct keys *keys, struct creds
 int secrets_open(const struct config *cfg, const struct keys *keys, struct creds **out);
 /*
  * secrets_update(cfg, keys, file): what file has replaces what is kept, profile by profile;
- * the result must be complete, or nothing has changed.
+ * the result must be complete, and not refused by a server that takes what is kept (unless
+ * `untried`), or nothing has changed.
  */
-int secrets_update(const struct config *cfg, const struct keys *keys, const char *file);
+int secrets_update(const struct config *cfg, const struct keys *keys, const char *file,
+		   bool untried);
 
 /* The bytes of the file, for tests and fuzzing. */
 int secrets_seal(const struct keys *keys, const struct creds *c, struct buf *out);

@@ -117,7 +117,10 @@ until_status '.nodes[1].state == "up"'
 ok hf sync v --protected >/dev/null
 # The other way: what is kept is what is used, and wrong ones show at once.
 printf '[b]\nusername = node\npassword = wrong\n' >"$W/wrong-b" && chmod 600 "$W/wrong-b"
-ok hf credentials v "$W/wrong-b" >/dev/null
+no 1 hf credentials v "$W/wrong-b"
+says "untried"
+until_status '.nodes[1].state == "up"'
+ok hf credentials v "$W/wrong-b" --untried >/dev/null
 echo wrong >"$M/while-wrong"
 ok hf sync v >/dev/null
 until_status '.nodes[1].state == "refusing"'

@@ -181,14 +181,14 @@ static void kept(void **state)
 	creds_unref(got);
 	/* A new password; what is not given stays. */
 	give(ini, "[friend]\nusername = me\npassword = changed\n");
-	assert_int_equal(secrets_update(cfg, keys, ini), 0);
+	assert_int_equal(secrets_update(cfg, keys, ini, true), 0);
 	assert_int_equal(secrets_load(cfg, keys, &got), 0);
 	assert_string_equal(creds_find(got, "friend")->password, "changed");
 	assert_string_equal(creds_find(got, "cloud")->access_key, "AKIA1");
 	creds_unref(got);
 	/* What would leave a node without is refused and changes nothing. */
 	give(ini, "[friend]\naccess_key = a\nsecret_key = b\n");
-	assert_int_equal(secrets_update(cfg, keys, ini), -ENOKEY);
+	assert_int_equal(secrets_update(cfg, keys, ini, true), -ENOKEY);
 	assert_int_equal(secrets_load(cfg, keys, &got), 0);
 	assert_string_equal(creds_find(got, "friend")->password, "changed");
 	creds_unref(got);
@@ -198,7 +198,7 @@ static void kept(void **state)
 	assert_int_equal(secrets_open(cfg, keys, &got), 0);
 	assert_null(got);
 	give(ini, text);
-	assert_int_equal(secrets_update(cfg, keys, ini), 0);
+	assert_int_equal(secrets_update(cfg, keys, ini, true), 0);
 	assert_int_equal(secrets_load(cfg, keys, &got), 0);
 	assert_int_equal(creds_count(got), 2);
 	creds_unref(got);
