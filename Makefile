@@ -31,7 +31,7 @@ TOOLS    := $(patsubst tests/tools/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
             $(patsubst tests/power/%.c,$(B)/power/%,$(wildcard tests/power/*.c))
 PRELOAD  := $(patsubst tests/tools/preload/%.c,$(B)/tools/%.so,$(wildcard tests/tools/preload/*.c))
 
-.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls check-tsan power sim differ ace
+.PHONY: all check tests unit sys fuzz nth soak proof bench bench-net lint fmt install help clean tools check-controls check-tsan power sim differ ace lies
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -135,6 +135,9 @@ differ: all tools ## sys/145 with STEPS random operations (100000): SEED=n repea
 
 ace: $(B)/unit/test_ace ## all sequences of one and two operations, a crash at each persistence point (hours)
 	$(Q)ALL=1 $(B)/unit/test_ace
+
+lies: all tools ## every way to lie about every kind of object on a node (630), leaks (635), guards (640)
+	$(Q)B=$(B) ALL=1 SYS_LIMIT=7200 tests/run sys/630 sys/635 sys/640
 
 soak: all tools ## load and faults at random for SECS seconds (3600), then everything compared
 	$(Q)B=$(abspath $(B)) SECS=$(if $(filter command line environment,$(origin SECS)),$(SECS),3600) tests/soak/run
