@@ -305,7 +305,7 @@ void *fetch_main(void *store);
 
 void keeper_wake_locked(struct store *st); /* if there is too much in the cache */
 int keeper_trim_locked(struct store *st, uint64_t ino); /* soon, after a commit */
-void keeper_trim(struct store *st);  /* does what is queued, now */
+int keeper_trim(struct store *st); /* does what is queued, now; 0 or the last failure */
 void keeper_drain(struct store *st); /* the same, when no inode is in memory any more */
 void *keeper_main(void *store);
 /* Punches what no span calls HAVE in [off, end) out of the cache file; io held exclusively

@@ -14,6 +14,7 @@
 #include "net/cond.h"
 
 #define TRIM_DELAY_MS 500
+#define TRIM_AGAIN_MS 2000 /* after a failure */
 #define SMALL_BATCH   256
 
 void keeper_wake_locked(struct store *st)
@@ -140,10 +141,14 @@ static int trim_inode(struct store *st, struct inode *in)
 	return err;
 }
 
-/* Takes the queue over and works it off; after a failure the next mount does. */
-void keeper_trim(struct store *st)
+/*
+ * Takes the queue over and works it off.  What fails, as on a full disk, keeps nobody else's
+ * blocks: it is queued again, and after the last attempt the next mount looks for it.
+ */
+int keeper_trim(struct store *st)
 {
 	struct data *d = st->data;
+	int failed = 0;
 
 	pthread_mutex_lock(&st->meta);
 	uint64_t *list = d->trim;
@@ -151,19 +156,29 @@ void keeper_trim(struct store *st)
 	d->trim = NULL;
 	d->trim_cnt = d->trim_cap = 0;
 	pthread_mutex_unlock(&st->meta);
-	int err = cnt ? store_commit(st) : 0;
-	for (size_t i = 0; i < cnt && !err; i++) {
+	int bad = cnt ? store_commit(st) : 0;
+	for (size_t i = 0; i < cnt; i++) {
 		struct inode *in;
+		int err, got = bad ? bad : inode_get(st, list[i], &in);
 
-		int got = inode_get(st, list[i], &in);
 		if (!got) {
 			err = trim_inode(st, in);
 			inode_put(st, in);
 		} else if (got == -ENOENT || got == -ESTALE) {
-			cfile_unlink(st, list[i], CF_MAIN);
+			err = cfile_unlink(st, list[i], CF_MAIN);
+		} else {
+			err = got;
 		}
+		if (!err)
+			continue;
+		failed = err;
+		pthread_mutex_lock(&st->meta);
+		if (!st->failed)
+			keeper_trim_locked(st, list[i]);
+		pthread_mutex_unlock(&st->meta);
 	}
 	free(list);
+	return failed;
 }
 
 void keeper_drain(struct store *st)
@@ -413,6 +428,7 @@ void *keeper_main(void *arg)
 {
 	struct store *st = arg;
 	struct data *d = st->data;
+	bool failed = false;
 
 	pthread_setname_np(pthread_self(), "evict");
 	pthread_mutex_lock(&st->meta);
@@ -425,7 +441,7 @@ void *keeper_main(void *arg)
 			data_evict(st, d->limit - d->limit / 16);
 			pthread_mutex_lock(&st->meta);
 		} else if (d->trim_cnt) {
-			int64_t until = now_ms() + TRIM_DELAY_MS;
+			int64_t until = now_ms() + (failed ? TRIM_AGAIN_MS : TRIM_DELAY_MS);
 			int rc = 0;
 
 			/* Many files deleted one after the other share a commit. */
@@ -434,7 +450,7 @@ void *keeper_main(void *arg)
 			if (d->stopping)
 				break;
 			pthread_mutex_unlock(&st->meta);
-			keeper_trim(st);
+			failed = keeper_trim(st) != 0;
 			pthread_mutex_lock(&st->meta);
 		} else {
 			pthread_cond_wait(&d->keeper_cond, &st->meta);
