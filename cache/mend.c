@@ -355,8 +355,8 @@ static int check_node(struct publisher *p, struct node *n)
 	}
 	free(have);
 	if (lost)
-		log_warn("node %s is without %u shards it had: they are rebuilt", node_name(n),
-			 lost);
+		node_note(n, "it is without %u %s it had: rebuilt", lost,
+			  lost == 1 ? "shard" : "shards");
 	return r;
 }
 

@@ -80,7 +80,7 @@ int older_ask(struct store *st, struct node *n)
 	node_io_unref(io);
 	if (err != -ENOENT)
 		return err;
-	node_is_older(n);
+	node_note(n, "an older copy of this node is back: what it lacks is stored again");
 	return 1;
 }
 

@@ -3,6 +3,7 @@
 #include "net/cond.h"
 #include "net/probe.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -369,26 +370,29 @@ void node_lied(struct node *n, const char *blob)
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
 	snprintf(n->error, sizeof n->error, "%s is not genuine", blob);
+	n->once_late = false;
 	health_lied(&n->health, now_ms());
 	unlock_and_tell(n, before);
 }
 
-void node_lacks(struct node *n, const char *blob)
+void node_note(struct node *n, const char *fmt, ...)
 {
-	log_warn("%s (%s): %s is missing", n->name, n->url.text, blob);
+	char what[sizeof n->error];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof what, fmt, ap);
+	va_end(ap);
+	log_warn("%s (%s): %s", n->name, n->url.text, what);
 	pthread_mutex_lock(&n->lock);
-	snprintf(n->error, sizeof n->error, "%s is missing", blob);
+	memcpy(n->error, what, sizeof what);
+	n->once_late = false;
 	pthread_mutex_unlock(&n->lock);
 }
 
-void node_is_older(struct node *n)
+void node_lacks(struct node *n, const char *blob)
 {
-	log_warn("%s (%s): an older copy of this node is back: what it lacks is stored again",
-		 n->name, n->url.text);
-	pthread_mutex_lock(&n->lock);
-	snprintf(n->error, sizeof n->error,
-		 "an older copy of this node is back: what it lacks is stored again");
-	pthread_mutex_unlock(&n->lock);
+	node_note(n, "%s is missing", blob);
 }
 
 void node_late(struct node *n)

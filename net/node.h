@@ -196,10 +196,10 @@ bool node_returning(struct node *n);
 bool node_gone_since(struct node *n, int64_t since_ms);
 /* Says that bytes from this node were not genuine: state LYING, logged with the blob name. */
 void node_lied(struct node *n, const char *blob);
-/* Says that a blob that should be there is not: kept as the node's last error, and logged. */
+/* A sentence about the node, such as that something is not there: its last error, and logged. */
+void node_note(struct node *n, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* That a blob that should be there is not. */
 void node_lacks(struct node *n, const char *blob);
-/* Says that it was restored from an older copy of itself: kept and logged the same way. */
-void node_is_older(struct node *n);
 /* Says that others had to be asked because this node was late; after some in a row: SLOW. */
 void node_late(struct node *n);
 /* How long to wait for this node before others are asked: its own p95, 20 ms to 1 s. */

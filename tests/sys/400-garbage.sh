@@ -60,7 +60,7 @@ until_small $((before / 2))
 until_status "$no_garbage"
 umount_volume
 ok hf fsck v --nodes --deep >/dev/null
-ok hf recover "$W/kit.txt" w --passphrase-file "$W/pass" >/dev/null
+ok hf recover --take-over "$W/kit.txt" w --passphrase-file "$W/pass" >/dev/null
 ok hf mount w "$M"
 tree "$M" >"$W/got"
 cmp "$W/want" "$W/got" || fail "the tree differs after the move and a recovery"
