@@ -385,7 +385,7 @@ static void look(struct thread *t)
 {
 	static __thread uint32_t v[UNITS_MAX + 1];
 	struct entry *e = pick(t, false);
-	uint32_t units;
+	uint32_t units = 0;
 
 	if (!e)
 		return;

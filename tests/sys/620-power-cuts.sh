@@ -62,7 +62,7 @@ step() {
 case='at the start'
 wrong() {
 	echo "--- $case (SEED=$SEED)"
-	for f in "$HOLDFAST_HOME"/v/log; do [ -e "$f" ] && tail -n 20 "$f"; done
+	[ -e "$HOLDFAST_HOME/v/log" ] && tail -n 20 "$HOLDFAST_HOME/v/log"
 	[ "${KEEP:-}" ] && echo "log $W/log, images $W/base.*, $W/cut.img"
 	fail "$case: $*"
 }
