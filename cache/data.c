@@ -13,11 +13,6 @@
 #define CACHE_MIN ((uint64_t)1 << 30)
 #define FD_MAX	  512u
 #define PLAN_MAX  32
-/*
- * A row is written anew, whole, with each fsync.  A file to which programs append and which they
- * fsync (a log) gets a cache file when it is this long, so that redo.c writes what is new alone.
- */
-#define LOG_MIN (16u << 10)
 
 /* --- reading --- */
 
@@ -220,7 +215,7 @@ int64_t data_read(struct store *st, struct inode *in, void *buf, size_t len, uin
 
 /* --- writing --- */
 
-/* 0 done; 1 its bytes must be fetched first; 2 it is to become a larger file. */
+/* 0 done; 1 its bytes must be fetched first; 2 it gets too large for a row. */
 static int write_small_locked(struct store *st, struct inode *in, const void *buf, size_t len,
 			      uint64_t off, bool kill_priv)
 {
@@ -228,8 +223,7 @@ static int write_small_locked(struct store *st, struct inode *in, const void *bu
 
 	if (err)
 		return err;
-	bool log = in->flags & INODE_FSYNCED && off == in->size && in->size >= LOG_MIN;
-	if (log || off + len > SMALL_MAX) {
+	if (off + len > SMALL_MAX) {
 		if (in->size && !(in->flags & INODE_SMALL_HAVE))
 			return 1;
 		return 2;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * data: contents of regular files.  Small ones (SMALL_MAX, or less when they are logs: data.c)
- * are a row, larger ones a sparse cache file data/xx/<ino> at their natural offsets with spans
- * (range.h).  A byte is
+ * data: contents of regular files.  Small ones (SMALL_MAX) are a row, larger ones a sparse
+ * cache file data/xx/<ino> at their natural offsets with spans (range.h).  A byte is
  *   HAVE          in the cache file (or the row)
  *   else extent   on the nodes: gathered, kept, and then HAVE
  *   else          zero (hole)

@@ -694,37 +694,6 @@ static void controls(void **state)
 }
 
 /* Negative control: without captures the published state is not an instant of the drive. */
-/* What is fsynced and appended to costs what was appended, not all of it. */
-static void logs(void **state)
-{
-	struct world *w = world_new(&(struct plan_of){.crashes = true});
-
-	(void)state;
-	mismatches = lies = 0;
-	op_write_at(w, 0, 0, 20000);
-	op_write_at(w, 0, 20000, 100);
-	assert_false(w->in[0]->flags & INODE_LARGE);
-	op_sync(w, 0);
-	op_write_at(w, 0, 500, 100);
-	op_sync(w, 0);
-	assert_false(w->in[0]->flags & INODE_LARGE);
-	op_write_at(w, 0, 20100, 100);
-	assert_true(w->in[0]->flags & INODE_LARGE);
-	/* Written and not fsynced: a crash leaves what was fsynced, or more. */
-	crash_check(w, PC_LOSE);
-	op_sync(w, 0);
-	crash_check(w, PC_LOSE);
-	op_write_at(w, 0, 20200, 100);
-	op_sync(w, 0);
-	assert_true(w->in[0]->redo);
-	crash_check(w, PC_LOSE);
-	assert_int_equal(mismatches, 0);
-	assert_int_equal(lies, 0);
-	check_all(w);
-	world_close(w);
-	world_free(w);
-}
-
 static void no_capture(void **state)
 {
 	uint64_t keep = seed;
@@ -1442,7 +1411,6 @@ int main(void)
 	const char *s = getenv("SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(sparse),	cmocka_unit_test(no_capture),
-		cmocka_unit_test(logs),
 		cmocka_unit_test(model),	cmocka_unit_test(controls),
 		cmocka_unit_test(written_meanwhile),
 		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
