@@ -6,9 +6,9 @@
 # test does it; T=word selects by name or test.
 #
 # One line each: name | file and the sed that switches it off | the test that must fail, with
-# values for its environment before it, as ALL=1.  A sed
-# that changes nothing is an error: the code is no longer what the line thinks it is.  Before
-# it, each test must pass as the code is, or its failure would say nothing.
+# values for its environment before it, as ALL=1.  A sed that changes nothing is an error: the
+# code is no longer what the line thinks it is.  Before it, each test must pass as the code is,
+# or its failure would say nothing.
 set -u
 cd "$(dirname "$0")/.." || exit 2
 list() {

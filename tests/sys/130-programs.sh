@@ -30,15 +30,7 @@ ok git -C clone fsck --full --strict
 ok git -C clone2 fsck
 
 for mode in delete wal; do
-	sqlite3 s-$mode.db "PRAGMA journal_mode=$mode; CREATE TABLE t(w, i, x);" >/dev/null || fail sqlite
-	for w in 1 2 3; do
-		(for i in $(seq 40); do echo "PRAGMA busy_timeout=60000; INSERT INTO t VALUES($w, $i, randomblob(2000));"; done |
-			sqlite3 s-$mode.db >/dev/null || echo failed >"$W/sqlite-failed") &
-	done
-	wait
-	[ -e "$W/sqlite-failed" ] && fail "a SQLite writer failed ($mode)"
-	eq "$(sqlite3 s-$mode.db 'PRAGMA integrity_check')" ok
-	eq "$(sqlite3 s-$mode.db 'SELECT count(*) FROM t')" 120 "$mode"
+	sqlite_writers $mode 40
 done
 
 ok "$TOOLS/mktree" "$W/tree" 7

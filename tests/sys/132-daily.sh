@@ -57,15 +57,7 @@ timeout 120 python3 "$W/mail.py" "$M/Maildir" || fail "Maildir"
 
 if command -v sqlite3 >/dev/null; then
 	for mode in truncate persist memory off; do
-		sqlite3 s-$mode.db "PRAGMA journal_mode=$mode; CREATE TABLE t(w, i, x);" >/dev/null || fail sqlite
-		for w in 1 2 3; do
-			(for i in $(seq 25); do echo "PRAGMA busy_timeout=60000; PRAGMA journal_mode=$mode; INSERT INTO t VALUES($w, $i, randomblob(2000));"; done |
-				sqlite3 s-$mode.db >/dev/null || echo failed >"$W/sqlite-failed") &
-		done
-		wait
-		[ -e "$W/sqlite-failed" ] && fail "a SQLite writer failed ($mode)"
-		eq "$(sqlite3 s-$mode.db 'PRAGMA integrity_check')" ok
-		eq "$(sqlite3 s-$mode.db 'SELECT count(*) FROM t')" 75 "$mode"
+		sqlite_writers $mode 25
 	done
 fi
 

@@ -24,23 +24,17 @@ members() {
 	hf node list v --json | jq -c '[.[] | [.name, .url, .member, .shards]]'
 	(cd "$W" && find n new -type f ! -path '*/v/e*' -print0 | sort -z | xargs -0 sha256sum | sha256sum)
 }
-stays() { # STATUS WORD CMD...
-	local status=$1 word=$2 was
-	shift 2
-	was=$(members)
+# refused LOOK STATUS WORD CMD...: with that status, saying WORD; what LOOK shows is as before.
+refused() {
+	local look=$1 status=$2 word=$3 was
+	shift 3
+	was=$($look)
 	no "$status" "$@"
 	says "$word"
-	eq "$(members)" "$was" "refused, but something has changed: $*"
+	eq "$($look)" "$was" "refused, but something has changed: $*"
 }
-# refuses STATUS WORD CMD...: with that status, saying WORD; nothing is another than before.
-refuses() {
-	local status=$1 word=$2 was
-	shift 2
-	was=$(state)
-	no "$status" "$@"
-	says "$word"
-	eq "$(state)" "$was" "refused, but something has changed: $*"
-}
+stays() { refused members "$@"; }
+refuses() { refused state "$@"; }
 same() {
 	tree "$M" >"$W/got"
 	diff "$W/want" "$W/got" >"$W/diff" || { head "$W/diff"; fail "$1: the tree differs"; }

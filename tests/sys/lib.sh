@@ -99,3 +99,19 @@ until_status() {
 	hf status v --json
 	fail "never: $1"
 }
+
+# sqlite_writers MODE N: three at once insert N rows each into a database in the current directory,
+# in this journal mode; it is whole afterwards, and all rows are there.
+sqlite_writers() {
+	local mode=$1 n=$2 w i
+	sqlite3 "s-$mode.db" "PRAGMA journal_mode=$mode; CREATE TABLE t(w, i, x);" >/dev/null || fail sqlite
+	for w in 1 2 3; do
+		# Of the modes WAL alone is remembered by the database.
+		(for i in $(seq "$n"); do echo "PRAGMA busy_timeout=60000; PRAGMA journal_mode=$mode; INSERT INTO t VALUES($w, $i, randomblob(2000));"; done |
+			sqlite3 "s-$mode.db" >/dev/null || echo failed >"$W/sqlite-failed") &
+	done
+	wait
+	[ -e "$W/sqlite-failed" ] && fail "a SQLite writer failed ($mode)"
+	eq "$(sqlite3 "s-$mode.db" 'PRAGMA integrity_check')" ok
+	eq "$(sqlite3 "s-$mode.db" 'SELECT count(*) FROM t')" $((3 * n)) "$mode"
+}

@@ -619,7 +619,7 @@ static void one(void **state)
 static void two(void **state)
 {
 	const char *count = getenv("COUNT"), *which = getenv("CASE");
-	uint64_t todo = which		? 1
+	uint64_t planned = which		? 1
 			: getenv("ALL") ? SEQUENCES
 			: count		? strtoul(count, NULL, 0)
 					: 60;
@@ -627,11 +627,11 @@ static void two(void **state)
 
 	(void)state;
 	wrong = crashes = 0;
-	print_message("%llu of %llu sequences\n", (unsigned long long)todo,
+	print_message("%llu of %llu sequences\n", (unsigned long long)planned,
 		      (unsigned long long)SEQUENCES);
 	for (unsigned life = 0; life < (getenv("ALL") || which ? LIVES : 1); life++) {
-		for (uint64_t at = 0; at < todo; at += BATCH) {
-			unsigned cnt = (unsigned)HF_MIN(todo - at, (uint64_t)BATCH);
+		for (uint64_t at = 0; at < planned; at += BATCH) {
+			unsigned cnt = (unsigned)HF_MIN(planned - at, (uint64_t)BATCH);
 			for (unsigned i = 0; i < cnt; i++)
 				seq_two(&q[i], which	       ? strtoul(which, NULL, 0)
 					       : getenv("ALL") ? at + i
