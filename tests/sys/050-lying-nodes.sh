@@ -73,7 +73,7 @@ for how in missing truncated empty extended flipped exchanged other-node foreign
 	ok hf umount "$M" --now
 	# What is missing is rebuilt by the mount itself, if it comes to it.
 	if hf fsck v --nodes --deep >"$W/fsck" 2>&1; then
-		[ $how = missing ] && grep -q "they are rebuilt" "$HOLDFAST_HOME/v/log" ||
+		[ $how = missing ] && grep -q "it had: rebuilt" "$HOLDFAST_HOME/v/log" ||
 			fail "$how: fsck --deep finds nothing"
 	fi
 	rm -rf "$HOLDFAST_HOME"
