@@ -86,6 +86,7 @@ struct datafile {
 	uint64_t ext_bytes;	    /* sum of the extents, when ext_gen is current */
 	uint64_t ext_gen;
 	uint64_t ra_end;	    /* read-ahead was asked for up to here */
+	uint64_t missed;	    /* where the last read was of what is not here */
 	uint64_t forgot;	    /* sent_forget took rows away up to here */
 	bool sent_hit;		    /* bytes changed while they were RG_SENT */
 	bool small_row;		    /* it was small and its row is still there */

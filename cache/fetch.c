@@ -10,6 +10,8 @@
 #define JOB_LEAST   ((uint64_t)1 << 20)
 #define NEXT_SLACK  ((uint64_t)2 << 20)
 #define REACH_MS    2000
+#define MISS_NEAR   ((uint64_t)1 << 20)
+#define MISS_GRAIN  ((uint64_t)64 << 10)
 
 /* --- one extent --- */
 
@@ -83,7 +85,8 @@ static void complain(struct store *st)
 		st->data->complained_ms = now;
 	pthread_mutex_unlock(&st->meta);
 	if (say)
-		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n, k);
+		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n,
+			k);
 }
 
 /* Before nodes were verified once nobody knows which are there. */
@@ -209,6 +212,16 @@ static void keep(struct store *st, struct inode *in, const struct extent *e, uin
 	buf_release(&list);
 }
 
+/* A program that looks for something around here is given more at a time. */
+static uint64_t grain(struct store *st, struct inode *in, uint64_t off)
+{
+	pthread_mutex_lock(&st->meta);
+	uint64_t last = in->file->missed;
+	in->file->missed = off;
+	pthread_mutex_unlock(&st->meta);
+	return last && off < last + MISS_NEAR && last < off + MISS_NEAR ? MISS_GRAIN : 1;
+}
+
 int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint64_t off,
 	       size_t len, uint8_t *buf, int64_t deadline_ms)
 {
@@ -219,7 +232,7 @@ int fetch_read(struct store *st, struct inode *in, const struct extent *e, uint6
 	if (err)
 		goto out;
 	/* Whole cells come anyway; take of them what belongs to this extent. */
-	uint64_t cell = seg_cell(&s.place.geom);
+	uint64_t cell = HF_MAX((uint64_t)seg_cell(&s.place.geom), grain(st, in, off));
 	uint64_t at = e->seg_off + (off - e->off), end = at + len;
 	at = HF_MAX(at / cell * cell, (uint64_t)e->seg_off);
 	end = HF_MIN((end + cell - 1) / cell * cell, e->seg_off + e->len);
@@ -279,7 +292,8 @@ void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64
 	struct data *d = st->data;
 	struct datafile *f = in->file;
 
-	/* The kernel reads ahead too, several pieces at once, which overtake each other here. */
+	/* The kernel reads ahead too, several pieces at once, which overtake each other here.
+	 */
 	if (off > in->read_next + NEXT_SLACK || off + NEXT_SLACK < in->read_next) {
 		in->read_run = 0;
 		in->read_next = end;
@@ -293,9 +307,11 @@ void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64
 	uint64_t depth = HF_MIN(READ_AHEAD << HF_MIN(in->read_run - 2, 8u), READ_AHEAD_MAX);
 	if (in->read_next + depth <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
 		return;
-	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last. */
+	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last.
+	 */
 	depth = HF_MIN(depth, HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST));
-	uint64_t from = HF_MAX(in->read_next, f->ra_end), to = HF_MIN(in->read_next + depth, in->size), stop;
+	uint64_t from = HF_MAX(in->read_next, f->ra_end),
+		 to = HF_MIN(in->read_next + depth, in->size), stop;
 	while (from < to && d->job_cnt < READ_AHEAD_JOBS) {
 		unsigned flags;
 

@@ -10,7 +10,7 @@
 #include "net/spread.h"
 
 #define CELLS_BYTES   (24u << 20) /* more than a segment */
-#define BATCH	      64	 /* cells that one gather_read works on at a time */
+#define BATCH	      512	 /* cells that one gather_read works on at a time */
 #define PIECE	      (1u << 20) /* of one shard, in gather_stream */
 #define AHEAD	      (8u << 20) /* asked for and not yet here, in pieces of gather_stream */
 #define NEAR_CNT      8	 /* segments of which misses are counted */
@@ -274,7 +274,9 @@ static void rest_fetch(struct gather *g, const struct seg_place *place)
 		last = i;
 	}
 	fetch_init(&f, g->v, place, &r, now_ms() + NEAR_DEADLINE);
-	int err = first < cnt ? fetch_add_cells(&f, first, last, 0) : 0;
+	/* Whole shards: a request for each, at the cost of some cells that are here. */
+	uint32_t cps = geom->cps, from = first / cps * cps, to = last / cps * cps + cps - 1;
+	int err = first < cnt ? fetch_add_cells(&f, from, to, 0) : 0;
 	while (!err && done < f.cnt) {
 		err = fetch_step(&f);
 		for (; done < f.cnt && f.win[done].done; done++)

@@ -7,6 +7,7 @@
 #define SHARD_VERSION 1
 #define SHARD_CLEAR   16 /* magic, version, flags, zeros: before the sealed part */
 #define SHARD_SEALED  (SHARD_HEADER - SHARD_CLEAR - BOX_OVERHEAD)
+#define SHARD_UNIT    (CELL_MAX / CELL_SIZE) /* rows: lengths beyond 64 KiB are so coarse */
 #define NONCE_LEN     crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 
 _Static_assert(2 * CELL_TAG_LEN == CELL_OVERHEAD, "the format");
@@ -49,12 +50,13 @@ void seg_geom_choose(struct seg_geom *g, unsigned k, unsigned m, uint32_t len)
 	g->m = (uint8_t)m;
 	g->len = len;
 	g->cps = 1;
-	for (g->cell_log2 = CELL_LOG2_MIN; g->cell_log2 <= CELL_LOG2_MAX; g->cell_log2++)
-		if (len <= (uint64_t)k << g->cell_log2)
-			return;
-	g->cell_log2 = CELL_LOG2_MAX;
-	uint32_t row = k << CELL_LOG2_MAX;
-	g->cps = HF_MIN(padme((len + row - 1) / row), seg_cps_max(k));
+	g->cell_log2 = len <= (uint64_t)k << CELL_LOG2_MIN ? CELL_LOG2_MIN : CELL_LOG2;
+	uint32_t row = k << g->cell_log2, rows = (len + row - 1) / row;
+	while (g->cps < SHARD_UNIT && g->cps < rows)
+		g->cps *= 2;
+	if (g->cps < rows)
+		g->cps = SHARD_UNIT * padme((rows + SHARD_UNIT - 1) / SHARD_UNIT);
+	g->cps = HF_MIN(g->cps, seg_cps_max(k));
 }
 
 void seg_locate(const struct seg_geom *g, uint32_t cell, unsigned *shard, uint32_t *row,

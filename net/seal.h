@@ -11,16 +11,16 @@
 #define CELL_TAG_LEN 16 /* of the AEAD, and of the shard tag */
 
 /*
- * The layout a writer chooses for `len` bytes over k shards: cells of the smallest power of
- * two that gives each shard at most one, else of 64 KiB, and then the cells per shard by
- * Padmé (Nikitin et al., PETS 2019), capped so that a full segment wastes nothing.
+ * The layout a writer chooses for `len` bytes over k shards.  Shards have 4, 8, 16, 32 or
+ * 64 KiB and beyond that a multiple of 64 KiB by Padmé (Nikitin et al., PETS 2019), capped so
+ * that a full segment wastes nothing.
  */
 void seg_geom_choose(struct seg_geom *g, unsigned k, unsigned m, uint32_t len);
 
-/* Cells per shard of the longest segment of 64 KiB cells. */
+/* Cells per shard of the longest segment. */
 static inline uint32_t seg_cps_max(unsigned k)
 {
-	return (SEG_MAX_LEN / CELL_MAX + k - 1) / k;
+	return (SEG_MAX_LEN / CELL_SIZE + k - 1) / k;
 }
 
 /* Seals 2^cell_log2 bytes at plain to the ciphertext and AEAD tag at stored; may be equal. */

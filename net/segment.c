@@ -8,7 +8,7 @@
 #include <sys/mman.h>
 #include "net/seal.h"
 
-#define CELL_STRIDE ((size_t)CELL_MAX + CELL_OVERHEAD)
+#define CELL_STRIDE ((size_t)CELL_SIZE + CELL_OVERHEAD)
 
 /* --- the pool --- */
 
@@ -163,9 +163,9 @@ void stripe_shard(struct stripe *s, unsigned i, struct iovec iov[2])
 /* --- the builder --- */
 
 /*
- * Up to k * 32 KiB the cell size is open, so the bytes wait in `stage`.  Beyond, cells have
- * 64 KiB whatever comes, and cell c is sealed at mem + c * stride: the data shards are slices
- * of that one array, wherever finish puts the borders, and the parity shards follow it.
+ * Up to k * 4 KiB the cell size is open, so the bytes wait in `stage`.  Beyond, cells have
+ * CELL_SIZE whatever comes, and cell c is sealed at mem + c * stride: the data shards are
+ * slices of that one array, wherever finish puts the borders, and the parity shards follow it.
  */
 struct seg_builder {
 	const struct keys *keys;
@@ -185,7 +185,7 @@ int seg_builder_new(struct seg_builder **out, const struct keys *k, struct seg_p
 		return -ENOMEM;
 	b->keys = k;
 	b->pool = pool;
-	b->stage_cap = (size_t)pool->k * (CELL_MAX / 2);
+	b->stage_cap = (size_t)pool->k << CELL_LOG2_MIN;
 	b->stage = malloc(b->stage_cap);
 	if (!b->stage) {
 		free(b);
@@ -232,21 +232,21 @@ size_t seg_builder_room(const struct seg_builder *b)
 	return SEG_MAX_LEN - b->len;
 }
 
-/* Lays bytes at plaintext offset `at` into 64 KiB cells and seals each that becomes full. */
+/* Lays bytes at plaintext offset `at` into cells and seals each that becomes full. */
 static void fill(struct seg_builder *b, const uint8_t sk[KEY_LEN], uint32_t at,
 		 const uint8_t *p, size_t len)
 {
 	while (len) {
-		uint32_t c = at / CELL_MAX, o = at % CELL_MAX;
+		uint32_t c = at / CELL_SIZE, o = at % CELL_SIZE;
 		uint8_t *cell = b->s->mem + c * CELL_STRIDE;
-		uint32_t n = (uint32_t)HF_MIN(len, (size_t)(CELL_MAX - o));
+		uint32_t n = (uint32_t)HF_MIN(len, (size_t)(CELL_SIZE - o));
 
-		if (n == CELL_MAX) {
-			cell_seal(sk, &b->s->geom.id, c, CELL_LOG2_MAX, p, cell);
+		if (n == CELL_SIZE) {
+			cell_seal(sk, &b->s->geom.id, c, CELL_LOG2, p, cell);
 		} else {
 			memcpy(cell + o, p, n);
-			if (o + n == CELL_MAX)
-				cell_seal(sk, &b->s->geom.id, c, CELL_LOG2_MAX, cell, cell);
+			if (o + n == CELL_SIZE)
+				cell_seal(sk, &b->s->geom.id, c, CELL_LOG2, cell, cell);
 		}
 		at += n;
 		p += n;
@@ -328,7 +328,7 @@ int seg_builder_finish(struct seg_builder *b, struct stripe **out)
 
 	*out = NULL;
 	seg_geom_choose(g, b->pool->k, b->pool->m, b->len);
-	assert(b->staged || g->cell_log2 == CELL_LOG2_MAX);
+	assert(b->staged || g->cell_log2 == CELL_LOG2);
 	for (unsigned i = 0; i < (unsigned)g->k + g->m && !err; i++) {
 		s->body[i] = s->mem + i * g->cps * seg_stride(g);
 		err = seg_shard_header(b->keys, g, i, s->header[i]);

@@ -3,7 +3,9 @@
  * segment: up to 16 MiB of plaintext, sealed in cells, laid over K data shards, M parity
  * shards computed, every stored cell tagged.  Bytes in, bytes out; no I/O, no threads.
  *
- * Plaintext is cut into cells of 2^cell_log2 bytes (4 to 64 KiB).  A stored cell is
+ * Plaintext is cut into cells of 2^cell_log2 bytes (4 to 64 KiB; those written here 4 or 8:
+ * what a small read fetches is in TCP's first flight then, and comes in one way there and back
+ * over a connection that was idle too, where 64 KiB take three).  A stored cell is
  *     ciphertext (2^cell_log2) | AEAD tag (16) | shard tag (16)      = stride bytes
  * cell c lives in data shard c / cps at row c % cps.  Row r of parity shard j is the code of
  * row r of the K data shards (ciphertext and AEAD tag), with its own shard tag.
@@ -25,6 +27,8 @@
 #define CELL_LOG2_MIN 12
 #define CELL_LOG2_MAX 16
 #define CELL_MAX      (1u << CELL_LOG2_MAX)
+#define CELL_LOG2     13 /* of what is written, unless a shard is smaller */
+#define CELL_SIZE     (1u << CELL_LOG2)
 #define CELL_OVERHEAD 32
 #define SHARD_HEADER  128
 
@@ -82,8 +86,8 @@ void seg_pool_free(struct seg_pool *p); /* waits until every stripe is back */
  *   seg_builder_start  takes a stripe, draws a random id (b->id readable at once)
  *   seg_builder_add    appends; *off_out = where in the segment; -ENOSPC when len > room
  *   seg_builder_finish pads, seals what is open, codes, tags; *out holds one reference
- * Full 64 KiB cells are sealed while they fill; a segment that stays below K * 64 KiB gets
- * smaller cells, so that little data stays little.
+ * Full cells are sealed while they fill; a segment of K * 4 KiB at the most gets cells of
+ * 4 KiB, so that little data stays little.
  */
 struct seg_builder;
 int seg_builder_new(struct seg_builder **out, const struct keys *k, struct seg_pool *pool);
