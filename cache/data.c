@@ -178,6 +178,7 @@ int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, 
 		if (!pl.cnt && pl.fetch && fetch_busy_locked(st->data, in->ino, pos, &stop)) {
 			/* Read-ahead stores what it fetched with io held shared, as we hold it.
 			 */
+			fetch_more_locked(st, in);
 			err = wait_busy_locked(st, in->ino, pos, deadline_ms);
 			continue;
 		}

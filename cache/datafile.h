@@ -28,8 +28,8 @@
 
 #define DATA_MAX	 ((uint64_t)1 << 62) /* no byte of a file is at or beyond */
 #define READ_DEADLINE_MS 30000
-#define READ_AHEAD	 ((uint64_t)64 << 20) /* at first, doubled while it goes on, */
-#define READ_AHEAD_MAX	 ((uint64_t)128 << 20) /* up to this; it waits in the cache file */
+#define READ_AHEAD	 ((uint64_t)64 << 20) /* asked for and not here yet */
+#define READ_AHEAD_MAX	 ((uint64_t)128 << 20) /* before the reader; it waits in the cache */
 #define READ_AHEAD_LEAST ((uint64_t)4 << 20)  /* however slow the nodes are */
 #define READ_AHEAD_JOBS	 64
 #define READ_AHEAD_THREADS 6 /* segments in flight, and in memory */
@@ -298,6 +298,8 @@ int fetch_extent(struct store *st, uint64_t ino, const struct extent *e, uint8_t
 		 int64_t deadline_ms);
 /* A read of [off, end) happened: read-ahead when it is one of a sequence. */
 void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end);
+/* Asks for what comes next of it, as far as less is under way than should be. */
+void fetch_more_locked(struct store *st, struct inode *in);
 /* The range is being fetched by read-ahead. */
 bool fetch_busy_locked(const struct data *d, uint64_t ino, uint64_t off, uint64_t *end);
 void *fetch_main(void *store);

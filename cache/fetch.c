@@ -10,6 +10,7 @@
 #define JOB_LEAST   ((uint64_t)1 << 20)
 #define NEXT_SLACK  ((uint64_t)2 << 20)
 #define REACH_MS    2000
+#define RUN_AT_ONCE ((uint64_t)1 << 20)
 #define MISS_NEAR   ((uint64_t)1 << 20)
 #define MISS_GRAIN  ((uint64_t)64 << 10)
 
@@ -287,32 +288,33 @@ static int job_locked(struct store *st, struct inode *in, uint64_t *from, uint64
 	return 1;
 }
 
-void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end)
+/* What is asked for of this file and not here yet. */
+static uint64_t coming_locked(const struct data *d, uint64_t ino)
+{
+	uint64_t sum = 0;
+
+	for (const struct fetch_busy *b = d->busy; b; b = b->next)
+		sum += b->ino == ino ? b->end - b->off : 0;
+	for (unsigned i = 0; i < d->job_cnt; i++) {
+		const struct fetch_job *j = &d->job[(d->job_head + i) % READ_AHEAD_JOBS];
+		sum += j->ino == ino ? j->end - j->off : 0;
+	}
+	return sum;
+}
+
+void fetch_more_locked(struct store *st, struct inode *in)
 {
 	struct data *d = st->data;
 	struct datafile *f = in->file;
 
-	/* The kernel reads ahead too, several pieces at once, which overtake each other here.
-	 */
-	if (off > in->read_next + NEXT_SLACK || off + NEXT_SLACK < in->read_next) {
-		in->read_run = 0;
-		in->read_next = end;
-		f->ra_end = 0;
-	} else if (end > in->read_next) {
-		in->read_run += in->read_run < UINT32_MAX;
-		in->read_next = end;
-	}
 	if (in->read_run < 2 || !d->reader_cnt || f->ra_end >= in->size)
 		return;
-	uint64_t depth = HF_MIN(READ_AHEAD << HF_MIN(in->read_run - 2, 8u), READ_AHEAD_MAX);
-	if (in->read_next + depth <= f->ra_end || ranges_total(in->spans, RG_HAVE) >= in->size)
-		return;
-	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last.
-	 */
-	depth = HF_MIN(depth, HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST));
-	uint64_t from = HF_MAX(in->read_next, f->ra_end),
-		 to = HF_MIN(in->read_next + depth, in->size), stop;
-	while (from < to && d->job_cnt < READ_AHEAD_JOBS) {
+	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last. */
+	uint64_t reach = HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST);
+	uint64_t from = HF_MAX(in->read_next, f->ra_end), stop;
+	uint64_t to = HF_MIN(in->read_next + HF_MIN(READ_AHEAD_MAX, reach), in->size);
+	uint64_t coming = from < to ? coming_locked(d, in->ino) : 0;
+	while (from < to && coming < READ_AHEAD && d->job_cnt < READ_AHEAD_JOBS) {
 		unsigned flags;
 
 		ranges_at(in->spans, from, in->size, &flags, &stop);
@@ -327,9 +329,26 @@ void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64
 		f->ra_end = stop;
 		d->job[(d->job_head + d->job_cnt++) % READ_AHEAD_JOBS] =
 			(struct fetch_job){in->ino, from, stop};
+		coming += stop - from;
 		from = stop;
 		pthread_cond_signal(&d->job_cond);
 	}
+}
+
+void fetch_ahead_locked(struct store *st, struct inode *in, uint64_t off, uint64_t end)
+{
+	/* The kernel reads ahead too, several pieces at once, which overtake each other here. */
+	if (off > in->read_next + NEXT_SLACK || off + NEXT_SLACK < in->read_next) {
+		in->read_run = 0;
+		in->read_next = end;
+		in->file->ra_end = 0;
+	} else if (end > in->read_next) {
+		/* Who begins with so much will want it all. */
+		in->read_run += end - off >= RUN_AT_ONCE && !in->read_run ? 2 : 1;
+		in->read_run = HF_MIN(in->read_run, 2u);
+		in->read_next = end;
+	}
+	fetch_more_locked(st, in);
 }
 
 struct ahead {
