@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "net/choose.h"
 
-#define FADE_MS	      4000	  /* busy time after which the past counts half */
-#define OLD_MS	      20000	  /* a bad rate is doubted after so long, and half each time */
+#define FADE_MS	      4000  /* busy time after which the past counts half */
+#define OLD_MS	      20000 /* a bad rate is doubted after so long, and half each time */
 #define GUESS_OVER_MS 100
 #define GUESS_RATE    8192
 #define RATE_MIN      16
@@ -13,6 +13,7 @@
 #define MUTE	      2 /* lates after which nothing is expected of a node */
 #define REST_CNT      3
 #define REST_SOON_MS  300
+#define TELLS_MS      200 /* what came in less says little */
 #define GRACE_MIN_MS  500
 #define GRACE_TIMES   2
 
@@ -33,6 +34,8 @@ static uint32_t rate_of(const struct pace *p)
 /* A rate that was seen long ago and is worse than the others' is given another chance. */
 static uint32_t rate_now(const struct pace *p, const struct pace_guess *g, int64_t now)
 {
+	if (p->slow && p->out)
+		return p->slow;
 	if (!p->busy_ms)
 		return HF_MAX(g->rate, (uint32_t)RATE_MIN);
 	uint64_t rate = rate_of(p);
@@ -114,8 +117,32 @@ void pace_end(struct pace *p, size_t len, size_t came, uint64_t ahead, int64_t b
 		if (len >= PACE_BULK)
 			put_rate(p, came, HF_MIN(now - since, (int64_t)FADE_MS), now);
 	}
+	if (how == PACE_QUIET && p->slow && len >= PACE_BULK)
+		put_rate(p, (size_t)p->slow * TELLS_MS, TELLS_MS, now);
 	if (how != PACE_QUIET)
 		p->last_ms = now;
+}
+
+void pace_progress(struct pace *p, const struct pace_guess *g, uint64_t told, int64_t now)
+{
+	int64_t ms = now - p->told_ms - over(p, g, 50);
+
+	if (!told || p->out_bytes < PACE_BULK || p->told_ms < p->last_ms) {
+		p->told = told;
+		p->told_ms = now;
+		p->slow = 0;
+	} else if (ms >= TELLS_MS) {
+		uint64_t rate = HF_MAX((told - p->told) / (uint64_t)ms, (uint64_t)RATE_MIN);
+		p->slow = 0;
+		if (rate < rate_now(p, g, now) / 2)
+			p->slow = (uint32_t)rate;
+	}
+}
+
+int64_t pace_left_ms(const struct pace *p, const struct pace_guess *g, uint64_t bytes,
+		     int64_t now)
+{
+	return over(p, g, 50) + (int64_t)(bytes / rate_now(p, g, now));
 }
 
 struct pace_guess pace_guess(const struct pace p[], size_t cnt)

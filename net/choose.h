@@ -35,6 +35,9 @@ struct pace {
 	int64_t seen_ms; /* the rate was seen */
 	bool lags;	 /* when it last had a part in a write, the others did not wait for it */
 	unsigned lates;	 /* small reads in a row that were late, with no answer between */
+	uint64_t told;	 /* bytes that had come over the link at told_ms */
+	int64_t told_ms; /* first looked at since something ended */
+	uint32_t slow;	 /* the rate of what is under way, where it is plainly less; else 0 */
 };
 
 /* What to believe of a node of which nothing is known: what the others are like. */
@@ -57,6 +60,14 @@ void pace_begin(struct pace *p, size_t len, int64_t now);
  */
 void pace_end(struct pace *p, size_t len, size_t came, uint64_t ahead, int64_t begun,
 	      int64_t now, enum pace_end how);
+/*
+ * Bulk may be under way for long before any of it ends: told, all bytes that ever came over the
+ * link, shows how fast it is by then.  0: the node does not tell.
+ */
+void pace_progress(struct pace *p, const struct pace_guess *g, uint64_t told, int64_t now);
+/* How long bytes that are under way already will take. */
+int64_t pace_left_ms(const struct pace *p, const struct pace_guess *g, uint64_t bytes,
+		     int64_t now);
 /* A small read of it was late, and is left to end by itself. */
 void pace_late(struct pace *p);
 /* The guess for nodes without a history: the median of those that have one. */

@@ -114,14 +114,16 @@ struct http_req {
 	size_t body_len;
 	/*
 	 * The body that comes, when the status is 2xx.  Ranged: into[0..len-1] gets the bytes
-	 * from off on, *came (may be NULL) says how many so far.  Else sink gets it piece by piece; first is true at the start of each
-	 * attempt; what it returns other than 0 ends the request with that error.
+	 * from off on, *came (may be NULL) says how many so far, and *told (may be NULL) grows
+	 * with all that come.  Else sink gets it piece by piece; first is true at the start of
+	 * each attempt; what it returns other than 0 ends the request with that error.
 	 */
 	bool ranged;
 	uint64_t off;
 	size_t len;
 	uint8_t *into;
 	_Atomic size_t *came;
+	_Atomic uint64_t *told;
 	int (*sink)(struct http_req *r, bool first, const uint8_t *p, size_t len);
 
 	/*

@@ -189,6 +189,8 @@ static size_t range_bytes(struct http_req *r, const uint8_t *p, size_t len)
 	r->got += n;
 	if (r->came)
 		atomic_store(r->came, r->got);
+	if (r->told)
+		atomic_fetch_add(r->told, n);
 	if (n < len || (r->got == r->len && r->len && status_of(r) == 200 &&
 			(!r->head.have_len || r->head.len > r->body_seen))) {
 		/* Of a whole blob that is more than was wanted, or a foreign tail. */

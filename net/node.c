@@ -128,6 +128,11 @@ void node_close(struct node *n)
 
 /* --- what is known of it --- */
 
+uint64_t node_told(const struct node *n)
+{
+	return atomic_load(&n->told);
+}
+
 uint16_t node_number(const struct node *n)
 {
 	return n->number;

@@ -169,6 +169,8 @@ void node_close(struct node *n);
 /* Requests under way, and those that come, end with -ECANCELED: before a close. */
 void node_quiet(struct node *n);
 uint16_t node_number(const struct node *n);
+/* Bytes of ranges that came so far, as they come; 0 where a node does not tell. */
+uint64_t node_told(const struct node *n);
 uint32_t node_domain(const struct node *n); /* hash of domain=NAME, else unique per node */
 void node_get_info(struct node *n, struct node_info *out);
 /*

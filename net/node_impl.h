@@ -51,6 +51,7 @@ struct node {
 	uint32_t domain;
 	_Atomic int member; /* enum node_member; 0 is a member */
 	_Atomic int ref;
+	_Atomic uint64_t told; /* bytes of ranges that came, as they come */
 	_Atomic bool accepted; /* the marker was right, and the place is still that place */
 	void *impl;
 

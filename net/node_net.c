@@ -241,6 +241,7 @@ void net_req_range(struct net_req *r)
 	r->http.len = io->len;
 	r->http.into = io->buf;
 	r->http.came = &io->came;
+	r->http.told = &io->node->told;
 }
 
 int net_req_listing(struct net_req *r, enum listing_kind kind,

@@ -62,6 +62,7 @@ uint64_t paces_begin(struct paces *ps, struct node *n, size_t len, int64_t *look
 		 */
 		if (!p->cnt)
 			g.over_ms = (uint32_t)hedge;
+		pace_progress(p, &g, node_told(n), now);
 		*late_ms = now + pace_late_ms(p, &g, len, now);
 		*look_ms = now + pace_look_ms(p, &g, len, now);
 		ahead = p->out_bytes;
@@ -135,10 +136,27 @@ void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t
 	struct pace_guess g = pace_guess(ps->p, ps->cnt);
 	for (unsigned i = 0; i < cnt; i++) {
 		struct pace *p = n[i] ? pace_locked(ps, n[i]) : NULL;
-		if (p)
-			expect_ms[i] = pace_expect_ms(p, &g, len, now);
+		if (!p)
+			continue;
+		pace_progress(p, &g, node_told(n[i]), now);
+		expect_ms[i] = pace_expect_ms(p, &g, len, now);
 	}
 	pthread_mutex_unlock(&ps->lock);
+}
+
+int64_t paces_left(struct paces *ps, struct node *n, size_t len, uint64_t ahead)
+{
+	int64_t now = now_ms(), ms = 0;
+
+	pthread_mutex_lock(&ps->lock);
+	struct pace_guess g = pace_guess(ps->p, ps->cnt);
+	struct pace *p = pace_locked(ps, n);
+	if (p) {
+		pace_progress(p, &g, node_told(n), now);
+		ms = pace_left_ms(p, &g, HF_MIN(ahead + len, p->out_bytes), now);
+	}
+	pthread_mutex_unlock(&ps->lock);
+	return ms;
 }
 
 uint64_t paces_rate(struct paces *ps, struct node *const n[], size_t cnt, int64_t *over_ms)

@@ -32,6 +32,8 @@ bool paces_leave(struct paces *ps, struct node_wait *w, struct node_io *io, size
  */
 void paces_expect(struct paces *ps, struct node *const n[], unsigned cnt, size_t len,
 		  int64_t expect_ms[]);
+/* How long what was sent to it when `ahead` was under way, and has not begun to come, will take. */
+int64_t paces_left(struct paces *ps, struct node *n, size_t len, uint64_t ahead);
 /*
  * Of all the nodes that can be read together: bytes in a millisecond.  *over_ms (may be NULL):
  * what an answer of one takes beyond its bytes, the median.

@@ -10,7 +10,7 @@
 #define PAUSE_MIN_MS 100
 #define PAUSE_MAX_MS 1000
 #define LOOK_MS	     100 /* between two looks at how bulk comes, at the least */
-#define LOOK_CAP_MS  1000
+#define LOOK_CAP_MS  500
 
 /* Rebuilding and checking one shard, at the least: 512 KiB in a millisecond. */
 #define CODE_BYTES_MS (512u << 10)
@@ -136,8 +136,10 @@ static int ask(struct fetch *f, struct window *w, unsigned shard, struct node *n
 	w->asked |= 1u << shard;
 	w->paced |= 1u << shard;
 	w->io[shard] = io;
-	w->ahead[shard] = paces_begin(gather_paces(f->v), n, len, &w->due_ms[shard],
-				      &w->late_ms[shard]);
+	w->ahead[shard] =
+		paces_begin(gather_paces(f->v), n, len, &w->due_ms[shard], &w->late_ms[shard]);
+	if (len >= PACE_BULK)
+		w->due_ms[shard] = HF_MIN(w->due_ms[shard], now_ms() + LOOK_CAP_MS);
 	w->seen[shard].ms = 0;
 	node_wait_submit(&f->wait, n, io);
 	return 0;
@@ -329,25 +331,25 @@ static bool is_late(struct fetch *f, struct window *w, unsigned i, int64_t now)
 
 	if (len < PACE_BULK || (!came && now >= w->late_ms[i]))
 		return true;
-	if (!came) {
-		w->due_ms[i] = w->late_ms[i];
-		return false;
-	}
-	if (!w->seen[i].ms || came < w->seen[i].came) {
+	if (came && (!w->seen[i].ms || came < w->seen[i].came)) {
 		/* It has come to its turn: from now on it is known how fast it is. */
 		w->due_ms[i] = now + LOOK_MS;
 	} else {
-		if (came > w->seen[i].came)
+		if (!came)
+			left = paces_left(gather_paces(f->v), w->io[i]->node, len, w->ahead[i]);
+		else if (came > w->seen[i].came)
 			left = (int64_t)((uint64_t)(now - w->seen[i].ms) *
 					 (len - HF_MIN(came, len)) / (came - w->seen[i].came));
 		survey(f, w, &c, node);
 		if (choose_straggler(&c, left))
 			return true;
-		w->due_ms[i] = now + HF_MIN(HF_MAX(left / 2, (int64_t)LOOK_MS),
-					    (int64_t)LOOK_CAP_MS);
+		w->due_ms[i] =
+			now + HF_MIN(HF_MAX(left / 2, (int64_t)LOOK_MS), (int64_t)LOOK_CAP_MS);
+		if (!came)
+			w->due_ms[i] = HF_MIN(w->due_ms[i], w->late_ms[i]);
 	}
 	w->seen[i].came = came;
-	w->seen[i].ms = now;
+	w->seen[i].ms = came ? now : 0;
 	return false;
 }
 

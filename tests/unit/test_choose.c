@@ -55,6 +55,44 @@ static void test_pace(void **state)
 	assert_int_equal(s.p.out_bytes, 0);
 }
 
+/* Bulk of which nothing has ended yet: how fast it comes is seen all the same. */
+static void test_progress(void **state)
+{
+	struct sim s = {.over_ms = 40, .rate = 12000}, t = {.over_ms = 40, .rate = 12000};
+	int64_t now = 1000;
+
+	(void)state;
+	pace_progress(&s.p, &guess, 500, now);
+	pace_begin(&s.p, 4 << 20, now);
+	pace_begin(&s.p, 4 << 20, now);
+	pace_progress(&s.p, &guess, 500, now + 100);
+	near(pace_expect_ms(&s.p, &guess, 4 << 20, now), 50 + (12 << 20) / 10000);
+	/* As fast as was thought, or nearly: nothing new. */
+	pace_progress(&s.p, &guess, 500 + 350 * 6000, now + 400);
+	assert_int_equal(s.p.slow, 0);
+	/* A trickle. */
+	pace_progress(&s.p, &guess, 500 + 95000, now + 1000);
+	near(pace_left_ms(&s.p, &guess, 4 << 20, now), 50 + (4 << 20) / 100);
+	near(pace_expect_ms(&s.p, &guess, 4 << 20, now), 50 + (12 << 20) / 100);
+	/* Given up without a word: it is remembered. */
+	pace_end(&s.p, 4 << 20, 95000, 0, now, now + 1000, PACE_QUIET);
+	pace_end(&s.p, 4 << 20, 0, 4 << 20, now, now + 1000, PACE_QUIET);
+	near(pace_expect_ms(&s.p, &guess, 4 << 20, now), 50 + (4 << 20) / 100);
+	/* It comes as it should: the next look begins with what ended last. */
+	answers(&t, 3, 4 << 20, &now);
+	pace_begin(&t.p, 4 << 20, now);
+	pace_progress(&t.p, &guess, 12 << 20, now);
+	pace_progress(&t.p, &guess, (12 << 20) + 1000, now + 300);
+	assert_true(t.p.slow > 0);
+	pace_end(&t.p, 4 << 20, 0, 0, now, now + 400, PACE_CAME);
+	pace_begin(&t.p, 4 << 20, now + 400);
+	pace_progress(&t.p, &guess, 16 << 20, now + 401);
+	assert_int_equal(t.p.slow, 0);
+	/* Who does not tell is judged by what ends alone. */
+	pace_progress(&t.p, &guess, 0, now + 5000);
+	assert_int_equal(t.p.slow, 0);
+}
+
 /* Three requests share a link: each takes three times as long, the link is not slower. */
 static void test_shared_link(void **state)
 {
@@ -387,20 +425,14 @@ static void test_amounts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pace),
-		cmocka_unit_test(test_shared_link),
-		cmocka_unit_test(test_late_then_recovered),
-		cmocka_unit_test(test_impatience), cmocka_unit_test(test_mute),
-		cmocka_unit_test(test_straggler),
-		cmocka_unit_test(test_guess),
-		cmocka_unit_test(test_healthy),
-		cmocka_unit_test(test_least_finish),
-		cmocka_unit_test(test_queued),
-		cmocka_unit_test(test_two_hung),
-		cmocka_unit_test(test_slow),
-		cmocka_unit_test(test_late_one),
-		cmocka_unit_test(test_just_k),
-		cmocka_unit_test(test_amounts),
+		cmocka_unit_test(test_pace),	    cmocka_unit_test(test_progress),
+		cmocka_unit_test(test_shared_link), cmocka_unit_test(test_late_then_recovered),
+		cmocka_unit_test(test_impatience),  cmocka_unit_test(test_mute),
+		cmocka_unit_test(test_straggler),   cmocka_unit_test(test_guess),
+		cmocka_unit_test(test_healthy),	    cmocka_unit_test(test_least_finish),
+		cmocka_unit_test(test_queued),	    cmocka_unit_test(test_two_hung),
+		cmocka_unit_test(test_slow),	    cmocka_unit_test(test_late_one),
+		cmocka_unit_test(test_just_k),	    cmocka_unit_test(test_amounts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
