@@ -202,13 +202,40 @@ static bool any_soon(const struct store *st)
 	return false;
 }
 
-static void commit_lead(struct store *st, enum db_checkpoint ckpt)
+/*
+ * Contents follow their new names to the disk: those are in the transaction already.  Where
+ * more is renamed and written meanwhile than can be synced, that waits in the last round.
+ */
+static void sync_renamed(struct store *st)
 {
-	for (int i = 0; i < SYNC_ROUNDS && any_soon(st); i++) {
+	int err = 0;
+
+	for (int i = 1; !err && !st->failed && any_soon(st); i++) {
+		st->sealed = i >= SYNC_ROUNDS;
 		pthread_mutex_unlock(&st->meta);
-		store_sync(st, SYNC_SOON);
+		err = store_sync(st, SYNC_SOON);
 		pthread_mutex_lock(&st->meta);
 	}
+	/* Nobody goes on before meta is given back, and that is after the COMMIT. */
+	st->sealed = false;
+	if (err)
+		store_fail_locked(st, err, "syncing what was renamed");
+}
+
+bool store_seal_locked(struct store *st, const struct inode *in, bool name)
+{
+	bool waited = false;
+
+	while (st->sealed && !st->failed && (name ? unsynced(st, in) : in->sync_soon)) {
+		pthread_cond_wait(&st->commit_cond, &st->meta);
+		waited = true;
+	}
+	return waited;
+}
+
+static void commit_lead(struct store *st, enum db_checkpoint ckpt)
+{
+	sync_renamed(st);
 	/* From here to the COMMIT meta is held: all who drew a ticket by now are covered. */
 	uint64_t target = st->commit_seq;
 	if (store_flush_locked(st, false))

@@ -337,6 +337,7 @@ static int write_large_io(struct store *st, struct inode *in, const void *buf, s
 	}
 	cfile_put(st, c);
 	pthread_mutex_lock(&st->meta);
+	store_seal_locked(st, in, false);
 	if (in->file)
 		in->file->wr_end = in->file->wr_off = 0;
 	if (!err)

@@ -198,6 +198,7 @@ static void keep(struct store *st, struct inode *in, const struct extent *e, uin
 		return;
 	}
 	pthread_mutex_lock(&st->meta);
+	store_seal_locked(st, in, false);
 	struct account before = account_of(in);
 	for (size_t i = 0; i < list.len && !err; i += sizeof(struct gap)) {
 		struct gap g;

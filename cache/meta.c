@@ -308,6 +308,7 @@ int meta_link(struct store *st, struct inode *in, uint64_t parent, const char *n
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
+	store_seal_locked(st, in, true);
 	err = dir_get_alive(st, parent, &dir);
 	if (err)
 		goto out;
@@ -349,7 +350,7 @@ out:
 int meta_unlink(struct store *st, uint64_t parent, const char *name, size_t len, bool rmdir,
 		uint64_t *ino)
 {
-	struct inode *dir, *in = NULL;
+	struct inode *dir, *in;
 	struct dirent_row d;
 	int64_t now = realtime_ns();
 
@@ -357,6 +358,8 @@ int meta_unlink(struct store *st, uint64_t parent, const char *name, size_t len,
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
+again:
+	in = NULL;
 	err = dir_get_alive(st, parent, &dir);
 	if (err)
 		goto out;
@@ -365,6 +368,11 @@ int meta_unlink(struct store *st, uint64_t parent, const char *name, size_t len,
 		err = -ENOENT;
 	else if (err > 0)
 		err = inode_get_locked(st, d.ino, &in);
+	if (!err && in->nlink > 1 && store_seal_locked(st, in, true)) {
+		inode_put_locked(st, in);
+		inode_put_locked(st, dir);
+		goto again;
+	}
 	if (!err && S_ISDIR(in->mode) != rmdir)
 		err = rmdir ? -ENOTDIR : -EISDIR;
 	if (!err)
@@ -453,6 +461,23 @@ static void side_put(struct store *st, struct side *s)
 		inode_put_locked(st, s->in);
 	if (s->dir)
 		inode_put_locked(st, s->dir);
+	s->in = s->dir = NULL;
+}
+
+/* Both sides, when no commit keeps their files from other names. */
+static int sides_get(struct store *st, struct side *from, struct side *to)
+{
+	for (;;) {
+		int err = side_get(st, from);
+
+		if (!err)
+			err = side_get(st, to);
+		if (err || ((!from->in || !store_seal_locked(st, from->in, true)) &&
+			    (!to->in || !store_seal_locked(st, to->in, true))))
+			return err;
+		side_put(st, from);
+		side_put(st, to);
+	}
 }
 
 /* What POSIX says against it.  1: there is nothing to do. */
@@ -578,9 +603,7 @@ int meta_rename_leaving(struct store *st, uint64_t parent, const char *name, siz
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
-	err = side_get(st, &from);
-	if (!err)
-		err = side_get(st, &to);
+	err = sides_get(st, &from, &to);
 	if (!err)
 		err = rename_check(st, &from, &to, flags);
 	if (!err)

@@ -107,6 +107,7 @@ int data_make_large(struct store *st, struct inode *in)
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);
+	store_seal_locked(st, in, false);
 	err = become_large_locked(st, in);
 	pthread_mutex_unlock(&st->meta);
 	return err;

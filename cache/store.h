@@ -167,6 +167,7 @@ struct store {
 	size_t dirty_cnt, dirty_left; /* left: withheld by the last flush */
 	bool txn_dirty;		/* rows were written since the last COMMIT */
 	bool committing;	/* somebody is the leader of a group commit */
+	bool sealed;		/* and syncs what was renamed: no more of that (store_seal_locked) */
 	bool commit_now;	/* store_commit_soon */
 	_Atomic uint64_t commit_seq; /* tickets of group commit, drawn without meta */
 	uint64_t commit_done;
@@ -255,6 +256,13 @@ int store_sync(struct store *st, enum store_sync which);
 /* Flushes when much is dirty, so that memory stays bounded: after a change, meta not held. */
 void store_pressure(struct store *st);
 void store_pressure_locked(struct store *st);
+/*
+ * Before an inode gets or loses a name (name), and before its cache file is said to have
+ * other bytes than before (!name): waits for a commit that is syncing what was renamed, where
+ * that would make it more, so that it comes to an end.  meta held, given up meanwhile (true);
+ * inode->io may be held, and what comes before it.
+ */
+bool store_seal_locked(struct store *st, const struct inode *in, bool name);
 /* Marks the store failed; returns err.  meta held. */
 int store_fail_locked(struct store *st, int err, const char *what);
 /* 0, or why changes are refused now: -EROFS when failed. meta held. */

@@ -510,6 +510,84 @@ static void withheld(void **state)
 	assert_int_equal(store_close(st), 0);
 }
 
+/*
+ * While a commit syncs what was renamed, another file is written and renamed, each time: none
+ * of those names is committed without its contents, and the commit comes to an end.
+ */
+#define RENAMED_MAX 16
+
+static struct {
+	struct inode *in[RENAMED_MAX];
+	unsigned cnt;
+	pthread_t late; /* has to wait; */
+	uint64_t done;	/* commits when it had renamed */
+	bool is_late;
+} renamed;
+
+static struct inode *renamed_one(struct store *st, char letter)
+{
+	struct inode *in = create(st, "tmp");
+
+	fake_write_large(st, in, 1 << 20);
+	if (meta_rename(st, INO_ROOT, "tmp", 3, INO_ROOT, &letter, 1, 0, NULL))
+		abort();
+	return in;
+}
+
+static void *renamed_late(void *arg)
+{
+	struct store *st = arg;
+
+	inode_put(st, renamed_one(st, 'z'));
+	pthread_mutex_lock(&st->meta);
+	renamed.done = st->commit_done;
+	pthread_mutex_unlock(&st->meta);
+	return NULL;
+}
+
+static int renaming_fsync(struct store *st, struct inode *in)
+{
+	(void)in;
+	pthread_mutex_lock(&st->meta);
+	bool sealed = st->sealed;
+	pthread_mutex_unlock(&st->meta);
+	if (!sealed && renamed.cnt < RENAMED_MAX) {
+		renamed.in[renamed.cnt] = renamed_one(st, (char)('a' + renamed.cnt));
+		renamed.cnt++;
+	} else if (sealed && !renamed.is_late) {
+		renamed.is_late = true;
+		if (pthread_create(&renamed.late, NULL, renamed_late, st))
+			abort();
+	}
+	return 0;
+}
+
+static void renaming(void **state)
+{
+	struct store *st;
+
+	(void)state;
+	memset(&renamed, 0, sizeof renamed);
+	assert_int_equal(open_(&st, false), 0);
+	uint64_t before = st->commit_done;
+	renamed.in[renamed.cnt++] = renamed_one(st, 'a');
+	fake_fsync = renaming_fsync;
+	assert_int_equal(store_commit(st), 0);
+	fake_fsync = NULL;
+	assert_true(renamed.cnt > 1);
+	for (unsigned i = 0; i < renamed.cnt; i++) {
+		assert_int_equal(fake_query(st, "SELECT size FROM inode WHERE ino=?",
+					    renamed.in[i]->ino),
+				 1 << 20);
+		inode_put(st, renamed.in[i]);
+	}
+	if (renamed.is_late) {
+		pthread_join(renamed.late, NULL);
+		assert_true(renamed.done > before);
+	}
+	assert_int_equal(store_close(st), 0);
+}
+
 /* Switched off, the row names bytes that are not on the disk. */
 static void skip_sync(void **state)
 {
@@ -591,6 +669,9 @@ static void *busy_writer(void *arg)
 	while (!busy.stop) {
 		struct inode *in = busy.in[rand_r(&seed) % BUSY_FILES];
 		iolock_read(&in->io);
+		pthread_mutex_lock(&st->meta);
+		store_seal_locked(st, in, false);
+		pthread_mutex_unlock(&st->meta);
 		fake_write_large(st, in, 0);
 		/* As the intent of an overwrite does it. */
 		if (rand_r(&seed) % 64 == 0)
@@ -839,6 +920,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(group, setup, teardown),
 		cmocka_unit_test_setup_teardown(timed, setup, teardown),
 		cmocka_unit_test_setup_teardown(withheld, setup, teardown),
+		cmocka_unit_test_setup_teardown(renaming, setup, teardown),
 		cmocka_unit_test_setup_teardown(skip_sync, setup, teardown),
 		cmocka_unit_test_setup_teardown(idle_synced, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_files, setup, teardown),
