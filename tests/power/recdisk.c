@@ -36,7 +36,7 @@
 #define MAGIC	 0x4b524543u
 #define SECTOR	 512u
 #define PAGE	 4096u
-#define STOP_MS	 20000
+#define STOP_MS	 60000
 #define WANT_MAX 12
 #define WAIT_MAX 400
 
