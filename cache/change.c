@@ -175,6 +175,31 @@ int move_creds(struct publisher *p)
 	return changed(p, err);
 }
 
+int move_wipe(struct publisher *p, uint16_t number, bool on, bool *was)
+{
+	struct node_spec *list;
+	size_t cnt, at;
+	int err = known(p, number, &list, &cnt, &at);
+
+	member_list_free(list, cnt);
+	if (err)
+		return err;
+	pthread_mutex_lock(&p->st->meta);
+	*was = member_kv_locked(p->st, "wipe", number) != 0;
+	err = member_put_kv_locked(p->st, "wipe", number, on);
+	pthread_mutex_unlock(&p->st->meta);
+	return changed(p, err);
+}
+
+/* No new shards from now on; what moves off it is kept there for a while. */
+static int set_draining_locked(struct store *st, uint16_t number)
+{
+	int err = member_set_locked(st, number, NULL, NODE_DRAINING);
+
+	return err ? err : member_put_kv_locked(st, "drained", number,
+						(uint64_t)(realtime_ns() / 1000000000));
+}
+
 int move_drain(struct publisher *p, uint16_t number)
 {
 	struct store *st = p->st;
@@ -192,7 +217,7 @@ int move_drain(struct publisher *p, uint16_t number)
 	pthread_mutex_lock(&st->meta);
 	err = begin_change_locked(st);
 	if (!err)
-		err = member_set_locked(st, number, NULL, NODE_DRAINING);
+		err = set_draining_locked(st, number);
 	pthread_mutex_unlock(&st->meta);
 	return changed(p, err);
 }
@@ -282,7 +307,7 @@ int move_remove(struct publisher *p, uint16_t number, bool lost)
 	err = begin_change_locked(st);
 	/* No new shards while it is on its way out. */
 	if (!err && !draining)
-		err = member_set_locked(st, number, NULL, NODE_DRAINING);
+		err = set_draining_locked(st, number);
 	if (!err)
 		err = member_put_kv_locked(st, "leave", number, lost ? 2 : 1);
 	pthread_mutex_unlock(&st->meta);
@@ -304,7 +329,7 @@ int move_replace(struct publisher *p, uint16_t old, uint16_t heir, const char *u
 	if (!err)
 		err = member_set_locked(st, heir, url, NODE_MEMBER);
 	if (!err)
-		err = member_set_locked(st, old, NULL, NODE_DRAINING);
+		err = set_draining_locked(st, old);
 	if (!err)
 		err = member_put_kv_locked(st, "heir", old, heir);
 	pthread_mutex_unlock(&st->meta);
@@ -337,8 +362,8 @@ int move_get(struct publisher *p, uint16_t number, struct move_status *out)
 	out->leaving = member_kv_locked(st, "leave", number) ||
 		       member_kv_locked(st, "heir", number);
 	out->rebalancing = member_kv_locked(st, "rebalance", 0) != 0;
-	int64_t old = move_count_locked(st, "SELECT count(*) FROM moved WHERE node=?1", number);
 	pthread_mutex_unlock(&st->meta);
+	int64_t old = move_old_copies(p, number);
 	out->old_copies = old > 0 ? (uint64_t)old : 0;
 	pthread_mutex_lock(&p->lock);
 	memcpy(out->reason, p->move_reason, sizeof out->reason);

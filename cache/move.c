@@ -12,6 +12,7 @@
 #define YIELD_MS   200	 /* a shard waits that long for a cut that is being stored */
 #define DELETE_MS  30000
 #define DELETES	   64
+#define KEEP_S	   (7 * 24 * 3600)
 
 int move_table_locked(struct store *st)
 {
@@ -422,6 +423,49 @@ static int forget_copy(struct store *st, const struct old_copy *c)
 	return err;
 }
 
+/*
+ * Copies that were moved off a node that is to go stay on it for a week: should it have been the
+ * wrong one, or others fail now, they can still be asked for by name.
+ */
+static bool kept(struct publisher *p, uint16_t number)
+{
+	struct store *st = p->st;
+	struct node *n = volume_node(st->vol, number);
+	uint64_t keep = p->opts.pace.keep_s ? p->opts.pace.keep_s : KEEP_S;
+
+	if (!n || node_member(n) != NODE_DRAINING)
+		return false;
+	uint64_t now = (uint64_t)(realtime_ns() / 1000000000);
+	pthread_mutex_lock(&st->meta);
+	uint64_t since = member_kv_locked(st, "drained", number);
+	bool wipe = member_kv_locked(st, "wipe", number) != 0;
+	pthread_mutex_unlock(&st->meta);
+	/* A clock that was set back keeps them longer. */
+	return !wipe && since && now < since + keep;
+}
+
+int64_t move_old_copies(struct publisher *p, uint16_t number)
+{
+	struct store *st = p->st;
+
+	if (kept(p, number))
+		return 0;
+	pthread_mutex_lock(&st->meta);
+	int64_t cnt = move_count_locked(st, "SELECT count(*) FROM moved WHERE node=?1", number);
+	pthread_mutex_unlock(&st->meta);
+	return cnt;
+}
+
+/* Are there any that are to be deleted? */
+static bool old_left(struct publisher *p)
+{
+	bool left = false;
+
+	for (size_t i = 0, all = volume_nodes(p->st->vol); i < all && !left; i++)
+		left = move_old_copies(p, node_number(p->st->vol->node[i])) != 0;
+	return left;
+}
+
 /* What the commits do not name any more, behind *after.  1: there may be more; 0; -errno. */
 static int delete_copies(struct publisher *p, struct old_copy *after)
 {
@@ -444,8 +488,8 @@ static int delete_copies(struct publisher *p, struct old_copy *after)
 			err = forget_copy(p->st, &c[i]);
 			continue;
 		}
-		/* Those of a node that is away are stepped over together. */
-		if (!node_readable(n)) {
+		/* Those of a node that is away, or keeps them, are stepped over together. */
+		if (!node_readable(n) || kept(p, c[i].node)) {
 			if (c[cnt - 1].node == c[i].node) {
 				after->node++;
 				after->name[0] = 0;
@@ -563,6 +607,10 @@ static int leave(struct round *r, size_t at)
 			err = member_put_kv_locked(st, "leave", number, 0);
 		if (!err)
 			err = member_put_kv_locked(st, "heir", number, 0);
+		if (!err)
+			err = member_put_kv_locked(st, "wipe", number, 0);
+		if (!err)
+			err = member_put_kv_locked(st, "drained", number, 0);
 		pthread_mutex_unlock(&st->meta);
 		return err;
 	}
@@ -570,6 +618,12 @@ static int leave(struct round *r, size_t at)
 		err = forget_shards(r, number);
 	if (err || !n)
 		return err;
+	pthread_mutex_lock(&st->meta);
+	bool wipe = member_kv_locked(st, "wipe", number) != 0;
+	pthread_mutex_unlock(&st->meta);
+	/* Told to leave nothing there, it goes when nothing is there, unless it is away. */
+	if (wipe && node_readable(n) && move_old_copies(p, number))
+		return -EAGAIN;
 	enum node_member was = node_member(n);
 	node_set_member(n, NODE_LEAVING);
 	/* What was being written when it was still counted is waited for. */
@@ -696,10 +750,7 @@ int move_round(struct publisher *p, bool *left, bool *soon)
 	struct old_copy after = {0};
 	while (!err && (err = delete_copies(p, &after)) == 1)
 		;
-	pthread_mutex_lock(&p->st->meta);
-	old = move_count_locked(p->st, "SELECT count(*) FROM moved WHERE chg>=?1", 0);
-	pthread_mutex_unlock(&p->st->meta);
-	*left |= old > 0;
+	*left |= old_left(p);
 	pthread_mutex_lock(&p->lock);
 	p->move_rounds++;
 	pthread_cond_broadcast(&p->cond);

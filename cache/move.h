@@ -19,7 +19,9 @@
  * before.  One shard moves like this: it is stored in its new place; the segment's row and a
  * row of `moved`, which names the old copy, change in one transaction; a commit publishes
  * the row; only then is the old copy deleted and its row of `moved` with it.  A crash leaves
- * a copy too many at most, and the row of `moved` that says so.
+ * a copy too many at most, and the row of `moved` that says so.  On a node that is drained the
+ * old copies stay for seven days from then on (kv drained_N), unless that was told not to be
+ * (wipe_N).
  */
 #ifndef HOLDFAST_CACHE_MOVE_H
 #define HOLDFAST_CACHE_MOVE_H
@@ -34,6 +36,11 @@
 int move_add(struct publisher *p, uint16_t number, const char *url, bool rebalance);
 int move_drain(struct publisher *p, uint16_t number);
 int move_remove(struct publisher *p, uint16_t number, bool lost);
+/*
+ * Before one of them, or replace: what moves off the node is deleted there at once.  Otherwise
+ * it stays for seven days, and for good on a node that is removed before.
+ */
+int move_wipe(struct publisher *p, uint16_t number, bool on, bool *was);
 /* All that is on `old` to `heir`, which is added by the same step when url is given. */
 /* Before the heir's place is marked: with it instead of `old` nothing less may be promised. */
 int move_check_heir(struct publisher *p, uint16_t old, uint16_t number, const char *url);
@@ -53,7 +60,7 @@ struct move_status {
 	bool joined;		/* a roster with this is in effect */
 	bool leaving, rebalancing;
 	uint64_t shards, bytes; /* that are on it */
-	uint64_t old_copies;	/* still to be deleted from it */
+	uint64_t old_copies;	/* still to be deleted from it; not those that it keeps */
 	char reason[256];	/* what it waits for, "" when nothing */
 };
 int move_get(struct publisher *p, uint16_t number, struct move_status *out);
@@ -68,6 +75,8 @@ int join_step(struct publisher *p);
 void move_say(struct publisher *p, const char *why);
 /* Shards on a node, or -errno; *bytes may be NULL. */
 int64_t move_shards_on(struct store *st, uint16_t number, uint64_t *bytes);
+/* Old copies on a node that are to be deleted now. */
+int64_t move_old_copies(struct publisher *p, uint16_t number);
 /* The number that a query with one argument gives.  meta held. */
 int64_t move_count_locked(struct store *st, const char *sql, int64_t arg);
 

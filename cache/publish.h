@@ -33,6 +33,7 @@ struct publish_pace {
 	unsigned stray_ms;	/* between two looks for stray shards; 12 hours */
 	unsigned compact_ms;	/* between two moves out of hollow segments; a minute */
 	unsigned scrub_s;	/* for a pass over all shards; 30 days */
+	unsigned keep_s;	/* old copies on a node that is drained stay so long; 7 days */
 	unsigned audit_s;	/* for 300 cells; a day */
 	uint64_t scrub_limit;	/* bytes a second that scrubbing reads at most; 8 MiB */
 };

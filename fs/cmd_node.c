@@ -68,7 +68,7 @@ static bool interrupted(void *arg)
 static int report(const struct args *a)
 {
 	static const char *const did[][2] = {{"add", "is added"},
-					     {"drain", "is drained: nothing is on it any more"},
+					     {"drain", "is drained: nothing on it is needed any more"},
 					     {"remove", "is removed"},
 					     {"replace", "is replaced and removed"}};
 	const char *what = "";
@@ -89,9 +89,9 @@ static int report(const struct args *a)
 static int by_mount(struct args *a, const struct config *cfg)
 {
 	char *cred = a->c.credentials ? realpath(a->c.credentials, NULL) : NULL;
-	json_t *req = json_pack("{s:s, s:s, s:b, s:b, s:b}", "cmd", "node", "op", a->c.op,
-				"rebalance", (int)a->c.rebalance, "lost", (int)a->c.lost, "wait",
-				(int)!a->no_wait);
+	json_t *req = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b}", "cmd", "node", "op", a->c.op,
+				"rebalance", (int)a->c.rebalance, "lost", (int)a->c.lost, "wipe",
+				(int)a->c.wipe, "wait", (int)!a->no_wait);
 	json_t *answer = NULL;
 
 	if (a->c.credentials && !cred) {
@@ -259,6 +259,7 @@ int cmd_node(int argc, char **argv)
 					      {"credentials", required_argument, NULL, 'c'},
 					      {"rebalance", no_argument, NULL, 'r'},
 					      {"lost", no_argument, NULL, 'l'},
+					      {"wipe", no_argument, NULL, 'w'},
 					      {"no-wait", no_argument, NULL, 'n'},
 					      {"passphrase-file", required_argument, NULL, 'p'},
 					      {NULL, 0, NULL, 0}};
@@ -267,9 +268,9 @@ int cmd_node(int argc, char **argv)
 		int cnt;
 	} ops[] = {{"list", "NAME", "j", 1},
 		   {"add", "NAME URL", "jcrnp", 2},
-		   {"drain", "NAME NODE", "jnp", 2},
-		   {"remove", "NAME NODE", "jlnp", 2},
-		   {"replace", "NAME OLD NEW_URL", "jcnp", 3}};
+		   {"drain", "NAME NODE", "jnpw", 2},
+		   {"remove", "NAME NODE", "jlnpw", 2},
+		   {"replace", "NAME OLD NEW_URL", "jcnpw", 3}};
 	static char as[] = "node";
 	struct args a = {0};
 	size_t op = 0;
@@ -291,6 +292,7 @@ int cmd_node(int argc, char **argv)
 		a.json |= o == 'j';
 		a.c.rebalance |= o == 'r';
 		a.c.lost |= o == 'l';
+		a.c.wipe |= o == 'w';
 		a.no_wait |= o == 'n';
 		if (o == 'c')
 			a.c.credentials = optarg;

@@ -154,7 +154,8 @@ static json_t *do_node(struct call *c, const json_t *req)
 				  .url = str(req, "url"),
 				  .credentials = str(req, "credentials"),
 				  .rebalance = json_is_true(json_object_get(req, "rebalance")),
-				  .lost = json_is_true(json_object_get(req, "lost"))};
+				  .lost = json_is_true(json_object_get(req, "lost")),
+				  .wipe = json_is_true(json_object_get(req, "wipe"))};
 	bool add = m.op && !strcmp(m.op, "add"), replace = m.op && !strcmp(m.op, "replace");
 
 	if (!add && !replace && (!m.op || (strcmp(m.op, "drain") && strcmp(m.op, "remove"))))

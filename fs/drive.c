@@ -307,6 +307,7 @@ static void pace_of(struct publish_pace *p)
 			       : !strcmp(name, "stray")	? &p->stray_ms
 			       : !strcmp(name, "compact") ? &p->compact_ms
 			       : !strcmp(name, "scrub")	? &p->scrub_s
+			       : !strcmp(name, "keep")	? &p->keep_s
 			       : !strcmp(name, "audit")	? &p->audit_s
 							: NULL;
 		if (to)

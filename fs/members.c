@@ -315,11 +315,25 @@ static int begin(struct drive *d, struct publisher *p, struct member_change *c,
 	c->number = c->node ? (uint16_t)old : number;
 	if (!strcmp(c->op, "add"))
 		return move_add(p, number, canon, c->rebalance);
+	bool was = false;
+	int err = c->wipe ? move_wipe(p, (uint16_t)old, true, &was) : 0;
+	if (err)
+		return err;
 	if (!strcmp(c->op, "drain"))
-		return move_drain(p, (uint16_t)old);
-	if (!strcmp(c->op, "remove"))
-		return move_remove(p, (uint16_t)old, c->lost);
-	return move_replace(p, (uint16_t)old, number, canon);
+		err = move_drain(p, (uint16_t)old);
+	else if (!strcmp(c->op, "remove"))
+		err = move_remove(p, (uint16_t)old, c->lost);
+	else
+		err = move_replace(p, (uint16_t)old, number, canon);
+	if (err && c->wipe && !was) {
+		char why[1024];
+
+		/* What is refused has changed nothing. */
+		snprintf(why, sizeof why, "%s", log_last());
+		move_wipe(p, (uint16_t)old, false, &was);
+		return log_fail(err, "%s", why);
+	}
+	return err;
 }
 
 int members_begin(struct drive *d, struct member_change *c, bool (*give_up)(void *arg),

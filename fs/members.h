@@ -14,7 +14,7 @@ struct member_change {
 	const char *op; /* add, drain, remove, replace */
 	const char *node, *url;
 	const char *credentials; /* an absolute path, or NULL */
-	bool rebalance, lost;
+	bool rebalance, lost, wipe;
 	uint16_t number; /* set by members_begin: whose end is waited for */
 };
 /*

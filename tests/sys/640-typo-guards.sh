@@ -146,6 +146,26 @@ mv "$W/4" "$W/5" "$W/6" "$W/new/" && mv "$W/$held" "$W/n/${held#node-}"
 until_status '[.nodes[] | select(.state == "down")] == []'
 same "after all refusals"
 umount_volume
+# What a node had stays on it for a week (two seconds here), unless told.
+on_disk() { find "$W/n/${held#node-}/s" -type f | wc -l; }
+had=$(on_disk)
+HOLDFAST_PACE=keep=100000 mount_volume
+was_t=$(tree "$M/t")
+ok hf node drain v "$held" >/dev/null
+eq "$(on_disk)" "$had" "what a drained node had is not kept there"
+umount_volume
+HOLDFAST_PACE=keep=2 mount_volume
+for _ in $(seq 300); do
+	[ "$(on_disk)" = 0 ] && break
+	date >"$M/now"
+	ok hf sync v >/dev/null
+	sleep 0.2
+done
+eq "$(on_disk)" 0 "after its time it is still there"
+eq "$(tree "$M/t")" "$was_t" "a node is drained"
+rm -f "$M/now"
+tree "$M" >"$W/want"
+umount_volume
 
 echo "kit"
 refuses 1 "exists" hf kit v --output "$W/kit-f"
