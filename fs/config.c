@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "fs/json_read.h"
 
 #define CONFIG_FORMAT 1
 #define CONFIG_CAP    (8u << 20)
@@ -428,7 +429,7 @@ int config_parse(const char *text, size_t len, struct config *c)
 	json_t *value;
 	int err = 0;
 
-	json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
+	json_t *root = json_read(text, len, &e);
 	if (!root)
 		return log_fail(-EBADMSG, "line %d: %s", e.line, e.text);
 	if (take_int(root, "format", 1, INT64_MAX, &format)) {

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "fs/json_read.h"
 
 #define REQUEST_MS 30000 /* for a caller to say what it wants */
 #define SEND_MS	   10000
@@ -79,7 +80,7 @@ static int recv_line(int fd, struct buf *in, int64_t deadline, json_t **j)
 		char *nl = in->len > seen ? memchr(in->p + seen, '\n', in->len - seen) : NULL;
 		if (nl) {
 			size_t len = (size_t)(nl - (char *)in->p);
-			*j = json_loadb((char *)in->p, len, JSON_REJECT_DUPLICATES, &e);
+			*j = json_read(in->p, len, &e);
 			memmove(in->p, nl + 1, in->len - len - 1);
 			in->len -= len + 1;
 			return 0;

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "fs/cmd.h"
+#include "fs/json_read.h"
 #include "net/kit.h"
 #include "net/probe.h"
 
@@ -76,7 +77,7 @@ void making_release(struct making *m)
 
 int making_parse(const char *text, size_t len, struct making *out)
 {
-	struct making m = {.text = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL)};
+	struct making m = {.text = json_read(text, len, NULL)};
 	const json_t *list = json_object_get(m.text, "nodes");
 	const char *id = json_string_value(json_object_get(m.text, "volume"));
 	int err = -EBADMSG;
