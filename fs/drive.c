@@ -448,12 +448,24 @@ static bool enough(const struct drive *d, bool all)
 	       volume_writable(d->vol) >= d->vol->quorum;
 }
 
+/* Does the database take nothing until the next mount?  Says why: buf gets the reason. */
+static bool failed(struct drive *d, char *buf, size_t cap)
+{
+	struct store *st = d->st;
+
+	pthread_mutex_lock(&st->meta);
+	bool is = st->failed != 0;
+	snprintf(buf, cap, "%s", is ? st->fail_msg : "");
+	pthread_mutex_unlock(&st->meta);
+	return is;
+}
+
 /* Says what is left and why; returns err. */
 static int publish_failed(struct drive *d, int err, bool protect)
 {
 	struct store_figures f = {0};
 	struct publish_status ps;
-	char size[SIZE_CAP], left[160];
+	char size[SIZE_CAP], left[160], why[sizeof d->st->fail_msg];
 
 	drive_publish_status(d, &ps);
 	store_figures(d->st, &f);
@@ -468,6 +480,10 @@ static int publish_failed(struct drive *d, int err, bool protect)
 	else
 		snprintf(left, sizeof left, "not everything is on %s nodes yet",
 			 protect ? "all" : "enough");
+	if (failed(d, why, sizeof why))
+		return log_fail(err, "%s: nothing is published until the next mount: %s",
+				f.unpublished_files ? left : "what was changed last may be lost",
+				why);
 	if (ps.stopped)
 		return log_fail(err, "%s: %s", left,
 				*ps.reason ? ps.reason : "publishing has stopped for good");
@@ -504,15 +520,23 @@ int drive_publish(struct drive *d, const struct drive_wait *w)
 	for (;;) {
 		struct publisher *p = drive_hold(d);
 		int64_t now = now_ms();
+		char why[sizeof d->st->fail_msg];
 
 		if (!p)
 			return publish_failed(d, -ECANCELED, w->protect);
+		/* No wait helps, and that nothing is left to publish is no success. */
+		if (failed(d, why, sizeof why)) {
+			drive_let_go(d);
+			return publish_failed(d, -EIO, w->protect);
+		}
 		/* One ticket for all slices: what comes meanwhile is not waited for. */
 		if (!ticket)
 			publish_ticket(p, w->protect, w->ino, &t);
 		ticket = true;
 		err = publish_await(p, &t, HF_MIN(now + SLICE_MS, end));
 		drive_let_go(d);
+		if (!err && failed(d, why, sizeof why))
+			err = -EIO;
 		if (err != -ETIMEDOUT && err != -EAGAIN)
 			break;
 		now = now_ms();
