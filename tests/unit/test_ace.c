@@ -14,7 +14,8 @@
  * the end, it is published, and a recovery must see just that instant (P3); then the drive
  * goes on from a crash, and what it publishes next is what it shows.
  *
- * COUNT (60) sequences of two at random; ALL=1: all of them; CASE=n: that one.
+ * COUNT (60) sequences of two at random; ALL=1: all of them (PART=i/n: one of n parts of that);
+ * CASE=n: that one.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -593,6 +594,17 @@ static void seq_two(struct seq *q, uint64_t id)
 	q->persist[1] = 1 + (unsigned)(id / OPS / OPS / PERSISTS % (PERSISTS - 1));
 }
 
+/* PART=i/n: is this batch one of the i-th part? */
+static bool in_part(uint64_t at)
+{
+	const char *part = getenv("PART");
+	char *end;
+	uint64_t i = part ? strtoull(part, &end, 0) : 0;
+	uint64_t n = part && *end == '/' ? strtoull(end + 1, NULL, 0) : 1;
+
+	return at % HF_MAX(n, (uint64_t)1) == i % HF_MAX(n, (uint64_t)1);
+}
+
 /* --- tests --- */
 
 /* Every operation with every way of making it durable, in every life of the file. */
@@ -632,6 +644,8 @@ static void two(void **state)
 	for (unsigned life = 0; life < (getenv("ALL") || which ? LIVES : 1); life++) {
 		for (uint64_t at = 0; at < planned; at += BATCH) {
 			unsigned cnt = (unsigned)HF_MIN(planned - at, (uint64_t)BATCH);
+			if (!in_part(at / BATCH))
+				continue;
 			for (unsigned i = 0; i < cnt; i++)
 				seq_two(&q[i], which	       ? strtoul(which, NULL, 0)
 					       : getenv("ALL") ? at + i
@@ -679,7 +693,8 @@ int main(void)
 	seed = seed * 0x9e3779b97f4a7c15u | 1;
 	log_set_level(LOG_LVL_ERROR);
 	log_set_quiet(true);
-	if (getenv("CASE"))
+	/* Those of one are no part of a part but the first. */
+	if (getenv("CASE") || (getenv("PART") && !in_part(0)))
 		return _cmocka_run_group_tests("case", &tests[2], 1, NULL, NULL);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
