@@ -91,7 +91,7 @@ SIM_WRAP := $(addprefix -Wl$(comma)--wrap=pthread_,create join self setname_np m
             mutex_lock mutex_trylock mutex_unlock cond_init cond_destroy cond_wait cond_timedwait \
             cond_signal cond_broadcast rwlock_init rwlock_destroy rwlock_rdlock rwlock_tryrdlock \
             rwlock_wrlock rwlock_trywrlock rwlock_unlock) \
-            $(addprefix -Wl$(comma)--wrap=,clock_gettime time fstatvfs64 log_msg history_put store_commit scrub_mark)
+            $(addprefix -Wl$(comma)--wrap=,clock_gettime time fstatvfs64 pread64 pwrite64 log_msg history_put store_commit scrub_mark)
 $(B)/sim: $(wildcard tests/sim/*.[ch]) tests/unit/powercut.h $(LIBS)
 	@mkdir -p $(@D)
 	@echo "  TEST  $@"

@@ -16,6 +16,10 @@ intent        | WEAKEN=intent CUTS=60 EVERY=1 | tests/sys/620-power-cuts.sh | th
 redo          | WEAKEN=redo CUTS=60 EVERY=1000 FULL=1000 | tests/sys/620-power-cuts.sh | status 1: .*power/stream verify
 sim-commit    | BREAK=commit | tests/sim/seeds.sh | recover
 sim-fsync     | BREAK=fsync | tests/sim/seeds.sh | start:
+sim-sync      | BREAK=sync | tests/sim/seeds.sh | start:
+sim-redo      | BREAK=redo | tests/sim/seeds.sh | start:
+sim-scrub     | BREAK=scrub | tests/sim/seeds.sh | findings after repair
+sim-quorum    | BREAK=quorum | tests/sim/seeds.sh | recovered
 "
 pass=0 failed=()
 log=$B/test-logs

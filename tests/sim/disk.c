@@ -1,7 +1,17 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Syncs take time, and are what a power cut leaves: the model of the unit tests. */
+/*
+ * Reads, writes and syncs of cache files take time, while others go on; syncs are what a power
+ * cut leaves: the model of the unit tests.
+ */
 #include "sim.h"
 
+#include <unistd.h>
+
+ssize_t __real_pread64(int fd, void *p, size_t len, off_t at);
+ssize_t __real_pwrite64(int fd, const void *p, size_t len, off_t at);
+/* What the model itself copies takes none, and no crash comes in the middle of it. */
+#define pread  __real_pread64
+#define pwrite __real_pwrite64
 /* Its fsync and fdatasync become the model's own; ours stand before them. */
 #define fsync	  disk_fsync
 #define fdatasync disk_fdatasync
@@ -12,14 +22,33 @@ int disk_fdatasync(int fd);
 #undef rnd
 #undef fsync
 #undef fdatasync
+#undef pread
+#undef pwrite
 #include <ftw.h>
+
+static void io_time(uint64_t one_in, uint64_t most_ms)
+{
+	if (w && w->slow_disk && chance(RND_DISK, one_in))
+		sched_sleep((int64_t)rnd_below(RND_DISK, most_ms) * MS);
+	else
+		sched_point();
+}
+
+ssize_t __wrap_pread64(int fd, void *p, size_t len, off_t at)
+{
+	io_time(4, 30);
+	return __real_pread64(fd, p, len, at);
+}
+
+ssize_t __wrap_pwrite64(int fd, const void *p, size_t len, off_t at)
+{
+	io_time(8, 30);
+	return __real_pwrite64(fd, p, len, at);
+}
 
 static int synced(int fd)
 {
-	if (w && w->slow_disk && chance(RND_DISK, 4))
-		sched_sleep((int64_t)rnd_below(RND_DISK, 60) * MS);
-	else
-		sched_point();
+	io_time(4, 60);
 	return pc_sync(fd);
 }
 

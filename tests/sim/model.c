@@ -181,18 +181,22 @@ void model_dirs(struct store *st)
 		sim_fail("store_commit: %s", strerror(-r));
 }
 
-void model_mark(struct model_mark *m)
+void model_mark(struct model_mark *m, bool quiet)
 {
 	for (unsigned i = 0; i < SIM_CLIENTS; i++) {
 		struct client *c = &w->client[i];
 
 		/* The newest may be of an operation that is under way. */
-		m->at[i] = c->cnt >= 2 ? c->cnt - 2 : 0;
+		m->at[i] = c->cnt - (quiet || c->cnt < 2 ? 1 : 2);
 	}
 }
 
-void model_published(const struct model_mark *m)
+void model_published(const struct model_mark *m, struct publisher *p)
 {
+	struct publish_status s;
+
+	publish_get_status(p, &s);
+	w->published_seq = HF_MAX(w->published_seq, s.seq);
 	for (unsigned i = 0; i < SIM_CLIENTS; i++)
 		w->client[i].published = HF_MAX(w->client[i].published, m->at[i]);
 	w->published++;
@@ -204,6 +208,13 @@ bool model_any_published(void)
 }
 
 /* --- operations --- */
+
+/* What was said to be done, on the disk, on the nodes is worth a crash soon after. */
+static void said(unsigned one_in)
+{
+	if (w->crash_at && chance(RND_FAULT, one_in))
+		w->crash_at = w->steps + 1 + rnd_below(RND_FAULT, 300);
+}
 
 static void name_of(unsigned f, char out[8])
 {
@@ -300,6 +311,8 @@ static void op_write(unsigned ci, struct store *st, unsigned fi)
 	undo_end(c, f, &u, r);
 	if (r)
 		may_fail(ci, "write", r);
+	/* Bytes of a cache file changed that may have been clean. */
+	said(f->size > SMALL_MAX ? 4 : 16);
 }
 
 static void op_truncate(unsigned ci, struct store *st, unsigned fi)
@@ -468,6 +481,7 @@ static void op_fsync(unsigned ci, struct store *st, unsigned fi)
 	stable(c->name[fi]);
 	c->durable = c->cnt - 1;
 	inode_put(st, in);
+	said(6);
 }
 
 static void op_syncfs(unsigned ci, struct store *st)
@@ -488,14 +502,42 @@ static void op_publish(unsigned ci, struct publisher *p)
 	struct client *c = &w->client[ci];
 	struct model_mark m;
 
-	model_mark(&m);
+	model_mark(&m, false);
 	m.at[ci] = c->cnt - 1; /* nothing of ours is under way */
 	int r = publish_wait(p, false, now_ms() + 1000 + (int64_t)rnd_below(RND_WORK, 40000));
 	sim_log("client %u: publish: %d", ci, r);
-	if (!r)
-		model_published(&m);
-	else if (r != -ETIMEDOUT && r != -EAGAIN)
+	if (!r) {
+		model_published(&m, p);
+		said(3);
+	} else if (r != -ETIMEDOUT && r != -EAGAIN) {
 		sim_fail("client %u: publish: %s", ci, strerror(-r));
+	}
+}
+
+/* A cut is being packed, or stored. */
+static bool busy(struct publisher *p)
+{
+	struct publish_status s;
+
+	publish_get_status(p, &s);
+	return s.busy;
+}
+
+/*
+ * Something that is not in the cut, then bytes of what may be: who finds the second and not the
+ * first has bytes that are newer than their moment.
+ */
+static void op_pair(unsigned ci, struct store *st, unsigned fi)
+{
+	struct client *c = &w->client[ci];
+
+	for (unsigned i = 1; i < SIM_FILES; i++)
+		if (c->name[fi] && c->name[(fi + i) % SIM_FILES]) {
+			op_chmod(ci, st, (fi + i) % SIM_FILES);
+			op_write(ci, st, fi);
+			w->touched = true;
+			return;
+		}
 }
 
 void client_op(unsigned ci, struct store *st, struct publisher *p)
@@ -505,7 +547,13 @@ void client_op(unsigned ci, struct store *st, struct publisher *p)
 	uint64_t what = rnd_below(RND_WORK, 100);
 	int64_t begin = w->now_ns;
 
+	/* Meanwhile what it holds is overwritten. */
+	if (what < 18 && busy(p) && !chance(RND_WORK, 4))
+		what = 25 + rnd_below(RND_WORK, 33);
 	trace(what << 8 | fi);
+	if (w->packing)
+		op_pair(ci, st, fi);
+	sim_log("client %u: operation %llu, f%u", ci, (unsigned long long)what, fi);
 	if (what < 8) {
 		sched_sleep((int64_t)rnd_below(RND_WORK, 8000) * MS);
 	} else if (what < 18) {
@@ -520,6 +568,9 @@ void client_op(unsigned ci, struct store *st, struct publisher *p)
 		op_create(ci, st, fi);
 	} else if (what < 50) {
 		op_write(ci, st, fi);
+		/* As databases do: a little of a large file, at once to the disk. */
+		if (chance(RND_WORK, c->name[fi]->size > SMALL_MAX ? 2 : 6))
+			op_fsync(ci, st, fi);
 	} else if (what < 55) {
 		op_truncate(ci, st, fi);
 	} else if (what < 58) {

@@ -12,7 +12,7 @@
  *
  * -b switches off what is to be found missing, the negative controls: commit (it is not sent),
  * fsync (nothing is committed), scrub (nothing is marked), and the product's own sync, capture,
- * intent, redo, settle, published, seen, older.
+ * intent, redo, settle, published, seen, older, quorum.
  */
 #include "sim.h"
 
@@ -192,6 +192,28 @@ static void must(int r, const char *what)
 		sim_fail("%s: %s; %s", what, strerror(-r), log_last());
 }
 
+/* Steps of a publication before which others have their turn for long, one in a seed. */
+static const char *const steps[] = {"cut",     "cut", "cut",	"packed",  "built",
+				    "pending", "put", "staged", "applied", "none"};
+
+static int dwell(void *arg, const char *step)
+{
+	(void)arg;
+	sim_log("publication: %s", step);
+	w->packing = !strcmp(step, "cut");
+	if (w->packing)
+		w->touched = false;
+	/* That a program was at work meanwhile may not be seen in what is on the nodes now. */
+	if (!strcmp(step, "put") && w->touched && w->crashes_left && w->ops_left &&
+	    !chance(RND_FAULT, 3))
+		w->crash_at = w->steps + 1 + rnd_below(RND_FAULT, 100);
+	if (w->ops_left && !strcmp(step, steps[w->dwells]))
+		sched_sleep((int64_t)rnd_below(RND_DISK, 2000) * MS);
+	else
+		sched_point();
+	return 0;
+}
+
 static void life_open(struct life *l, bool crashed)
 {
 	sched_bound("start", 3600 * SEC);
@@ -222,7 +244,9 @@ static void life_open(struct life *l, bool crashed)
 			model_read_all(l->st);
 	}
 	w->calm = false;
-	must(publish_start(&l->p, l->st, &po), "publish_start");
+	must(publish_prepare(&l->p, l->st, &po), "publish_prepare");
+	l->p->stage = dwell;
+	must(publish_run(l->p), "publish_run");
 	volume_verify(l->v, now_ms() + 5000);
 	publish_poke(l->p);
 }
@@ -256,6 +280,8 @@ static void *client_main(void *arg)
 		w->ops_left--;
 		client_op(a->i, a->l->st, a->l->p);
 		sched_point();
+		if (w->think_ms)
+			sched_sleep((int64_t)rnd_below(RND_WORK, w->think_ms) * MS);
 	}
 	if (!--a->l->left)
 		sched_wake(a->l);
@@ -368,11 +394,9 @@ static void quiet(struct life *l)
 	for (unsigned i = 0; i < w->nodes; i++)
 		set_condition(i, ND_WELL);
 	volume_poke(l->v);
-	model_mark(&m);
-	for (unsigned i = 0; i < SIM_CLIENTS; i++)
-		m.at[i]++;
+	model_mark(&m, true);
 	must(publish_wait(l->p, false, now_ms() + 600000), "publish when all is well");
-	model_published(&m);
+	model_published(&m, l->p);
 	must(data_evict(l->st, 0), "evict");
 	model_read_all(l->st);
 	/* What mends one thing may find another: in the end nothing is left. */
@@ -412,8 +436,12 @@ static _Noreturn void life(bool crashed)
 	_exit(0);
 }
 
+/* What a recovery must find: what was published by name, with its bytes; the newest there is.
+ */
+enum what { NAMED, PUBLISHED, ALL_OF_IT };
+
 /* Another machine, with nothing but the keys and the nodes that are not lost. */
-static _Noreturn void recover(uint64_t lost, bool exact)
+static _Noreturn void recover(uint64_t lost, enum what what)
 {
 	struct hist_state hs = {0};
 	struct store *st;
@@ -446,11 +474,21 @@ static _Noreturn void recover(uint64_t lost, bool exact)
 	must(store_set_device(st, 2), "store_set_device");
 	pthread_mutex_unlock(&st->meta);
 	must(apply_new(&a, st, NULL, NULL), "apply_new");
-	must(history_load(v, &device, 1, NULL, 0, &hs, &apply_cb, a), "recover: history_load");
+	int r = history_load(v, &device, 1, NULL, 0, &hs, &apply_cb, a);
+	/* Parts of a snapshot may be on K nodes only. */
+	if (what == NAMED && (r == -ENODATA || r == -EIO))
+		_exit(0);
+	must(r, "recover: history_load");
+	if (!hs.seen_cnt || hs.seen[0].seq < w->published_seq)
+		sim_fail("recovered: commit %llu, and %llu is published",
+			 (unsigned long long)(hs.seen_cnt ? hs.seen[0].seq : 0),
+			 (unsigned long long)w->published_seq);
+	if (what == NAMED)
+		_exit(0);
 	must(apply_finish(a, &hs), "recover: apply_finish");
 	hist_state_release(&hs);
 	apply_free(a);
-	model_recovered(st, exact);
+	model_recovered(st, what == ALL_OF_IT);
 	_exit(0);
 }
 
@@ -483,7 +521,7 @@ static void why(int status, const char *what)
 }
 
 /* True when what must be recovered is. */
-static bool try_recover(uint64_t lost, bool exact)
+static bool try_recover(uint64_t lost, enum what what)
 {
 	char dir[96];
 	int status;
@@ -494,7 +532,7 @@ static bool try_recover(uint64_t lost, bool exact)
 	fflush(NULL);
 	pid_t pid = fork();
 	if (!pid)
-		recover(lost, exact);
+		recover(lost, what);
 	if (pid < 0 || waitpid(pid, &status, 0) < 0)
 		abort();
 	bool ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
@@ -502,7 +540,7 @@ static bool try_recover(uint64_t lost, bool exact)
 		why(status, "recovery");
 		fprintf(stderr, "seed %llu: recovered without nodes %llx%s\n",
 			(unsigned long long)w->seed, (unsigned long long)lost,
-			exact ? ", all was whole" : "");
+			what == ALL_OF_IT ? ", all was whole" : "");
 	}
 	w->recovered++;
 	rm_tree(dir);
@@ -537,6 +575,8 @@ static void choose_world(uint64_t seed)
 		unsigned nodes, k, m;
 	} shape[] = {{6, 4, 2}, {6, 4, 2}, {3, 2, 1}, {5, 3, 2},
 		     {4, 2, 2}, {9, 4, 2}, {8, 5, 3}};
+	/* Without it all that an epoch does is between two publications. */
+	static const unsigned think[] = {0, 50, 200, 200, 1000};
 	uint64_t s = seed;
 
 	for (unsigned i = 0; i < RND_CNT; i++) {
@@ -550,6 +590,8 @@ static void choose_world(uint64_t seed)
 	w->switch_log2 = 2 + (unsigned)rnd_below(RND_SCHED, 7);
 	w->by_priority = chance(RND_SCHED, 3);
 	w->slow_disk = chance(RND_DISK, 3);
+	w->dwells = (unsigned)rnd_below(RND_DISK, sizeof steps / sizeof *steps);
+	w->think_ms = think[rnd_below(RND_WORK, sizeof think / sizeof *think)];
 	unsigned i = (unsigned)rnd_below(RND_FAULT, sizeof shape / sizeof *shape);
 	w->nodes = shape[i].nodes;
 	w->k = shape[i].k;
@@ -568,12 +610,13 @@ static void choose_world(uint64_t seed)
 	so = (struct store_opts){.cache_size = (uint64_t)1 << (16 + rnd_below(RND_FAULT, 8)),
 				 .commit_ms = 100 + (unsigned)rnd_below(RND_FAULT, 2000)};
 	so.dir = opt.state;
-	w->cuts = chance(RND_DISK, 2);
+	w->cuts = !chance(RND_DISK, 3);
 	w->epochs_left = 1 + (unsigned)rnd_below(RND_FAULT, 2);
 	w->crashes_left = (unsigned)rnd_below(RND_FAULT, 8);
 	w->no_commit = breaks("commit");
 	w->no_fsync = breaks("fsync");
 	w->no_mark = breaks("scrub");
+	po.skip_quorum = breaks("quorum");
 	po.skip_published = breaks("published");
 	po.skip_seen = breaks("seen");
 	po.skip_older = breaks("older");
@@ -620,6 +663,7 @@ static bool live(bool *crashed)
 	w->life++;
 	/* The first life makes the drive; only then there is something to lose. */
 	w->crash_at = 0;
+	w->packing = w->touched = false;
 	if (w->life > 1 && w->crashes_left && !chance(RND_FAULT, 4))
 		w->crash_at =
 			w->steps + 1 +
@@ -636,7 +680,7 @@ static bool live(bool *crashed)
 		return false;
 	}
 	if (*crashed) {
-		bool cut = w->cuts && chance(RND_DISK, 2);
+		bool cut = w->cuts && !chance(RND_DISK, 4);
 
 		w->crashes++;
 		w->crashes_left -= w->crashes_left > 0;
@@ -645,8 +689,6 @@ static bool live(bool *crashed)
 			disk_cut();
 	}
 	w->now_ns += (int64_t)rnd_below(RND_FAULT, 100000) * MS;
-	if (!w->epoch_done)
-		return try_recover(w->blackout ? 0 : w->at_once, false);
 	uint64_t lost = 0;
 	for (unsigned i = 0; i < w->m;) {
 		uint64_t bit = (uint64_t)1 << rnd_below(RND_FAULT, w->nodes);
@@ -654,8 +696,12 @@ static bool live(bool *crashed)
 		i += !(lost & bit);
 		lost |= bit;
 	}
+	/* In a blackout shards may be on K nodes only; commits never are. */
+	if (!w->epoch_done)
+		return try_recover(w->blackout ? 0 : w->at_once, PUBLISHED) &&
+		       (!w->blackout || try_recover(lost, NAMED));
 	w->epochs_left--;
-	bool ok = try_recover(lost, true);
+	bool ok = try_recover(lost, ALL_OF_IT);
 	begin_epoch();
 	return ok;
 }

@@ -46,13 +46,16 @@ struct world {
 	int64_t now_ns;
 	uint64_t trace; /* hash of everything that happened */
 	uint64_t steps, step_cap;
-	uint64_t crash_at;    /* step of the next crash, 0 none */
-	int64_t phase_end_ns; /* virtual time by which this phase must be over */
+	uint64_t crash_at;     /* step of the next crash, 0 none */
+	bool packing, touched; /* a cut is being packed; something it holds was changed */
+	int64_t phase_end_ns;  /* virtual time by which this phase must be over */
 	char phase[64];
 	/* Choices of the seed. */
 	unsigned switch_log2; /* a thread goes on with chance 1 - 2^-n */
 	bool by_priority;     /* who is next: the highest priority instead of anyone */
 	bool slow_disk;
+	unsigned dwells;   /* step of a publication that takes its time */
+	unsigned think_ms; /* programs wait so long between two operations, at most */
 	unsigned nodes, k, m;
 	struct sim_node *node;
 	struct client *client;
@@ -66,6 +69,7 @@ struct world {
 	size_t used, cap;
 	bool cuts, epoch_done;
 	unsigned epochs_left, crashes_left;
+	uint64_t published_seq; /* of the newest commit that was said to be published */
 	unsigned life, published, reads, recovered, crashes, faults, failed_reads;
 	bool verbose, oracle, no_commit, no_fsync, no_mark;
 };
@@ -141,8 +145,8 @@ void model_recovered(struct store *st, bool exact);
 struct model_mark {
 	size_t at[SIM_CLIENTS];
 };
-void model_mark(struct model_mark *m);
-void model_published(const struct model_mark *m);
+void model_mark(struct model_mark *m, bool quiet); /* quiet: no operation is under way */
+void model_published(const struct model_mark *m, struct publisher *p);
 bool model_any_published(void);
 
 /* --- disk.c --- */
