@@ -118,10 +118,13 @@ def padme(n):
 def class_of(path, name, size):
     kind = name[:3]
     if kind.startswith("s/"):
-        for log2 in range(12, 17):
-            cells, rest = divmod(size - 128, (1 << log2) + 32)
-            if rest == 0 and (cells == 1 or log2 == 16 and cells > 1):
-                return True
+        # One cell of 4 KiB, or rows of 8 KiB: a few, 8 times a Padme length, those of a full segment.
+        if size == 128 + 4096 + 32:
+            return True
+        rows, rest = divmod(size - 128, 8192 + 32)
+        full = [-(-(1 << 24) // 8192 // k) for k in range(1, 33)]
+        if rest == 0 and (rows in (1, 2, 4, 8) or rows % 8 == 0 and padme(rows // 8) or rows in full):
+            return True
         return False
     with open(path, "rb") as f:
         magic = f.read(8)
