@@ -18,6 +18,7 @@ sim-commit    | BREAK=commit | tests/sim/seeds.sh | recover
 sim-fsync     | BREAK=fsync | tests/sim/seeds.sh | start:
 sim-sync      | BREAK=sync | tests/sim/seeds.sh | start:
 sim-redo      | BREAK=redo | tests/sim/seeds.sh | start:
+sim-intent    | BREAK=intent | tests/sim/seeds.sh | FAILED: seed
 sim-scrub     | BREAK=scrub | tests/sim/seeds.sh | findings after repair
 sim-quorum    | BREAK=quorum | tests/sim/seeds.sh | recovered
 "

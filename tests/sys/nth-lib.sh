@@ -11,6 +11,7 @@ nm -D "$HOLDFAST" 2>/dev/null | grep -q '__[at]san_init' && skip "a sanitizer an
 # Garbage is collected while the session lasts.
 export HOLDFAST_PACE=grace=1,stray=1000,compact=100
 OPTIONS=interval=1,cache_size=200K
+WITHIN=20           # seconds that a drive with faults has for what it may never do
 LIMIT=${LIMIT:-120} # what no step of a session takes, however slow the machine is
 
 # A drive with files that are published and were given up here, and segments that lack a shard.
@@ -37,7 +38,7 @@ step() {
 	timeout -k 5 "$LIMIT" "$@" >"$W/step" 2>&1 </dev/null
 	rc=$?
 	[ $rc -ne 124 ] && [ $rc -ne 137 ] || wrong "hangs: $say"
-	echo "$say : $rc" >>"$W/trace"
+	echo "$say : $rc, $SECONDS s" >>"$W/trace"
 	sed 's/^/    /' "$W/step" >>"$W/trace"
 }
 wrong() {
@@ -80,22 +81,47 @@ stage() {
 	return 1
 }
 
+# Waits until what nothing needs is gone from the nodes; a drive with faults may not get there.
+collect() {
+	for _ in $(seq "${1:-50}"); do
+		alive || return 1
+		step hf status v --json
+		[ $rc -eq 0 ] || return 1
+		jq -e '.garbage.segments == 0' "$W/step" >/dev/null && return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+# whole NTH_...=...: the session without a fault; all is done, however long it takes, and what
+# nothing needs is gone from the nodes.
+whole() {
+	WITHIN=$((LIMIT - 20)) COLLECT=$((LIMIT * 10)) session "$@"
+	eq "$failures $status $(faults) $collected" "0 0 0 0" "a session without faults: $(cat "$W/trace")"
+}
+
 # The session; then $status is that of the daemon, $failures whether the program saw any.
 session() {
-	failures=0 told=0 status=0 published=1
+	failures=0 told=0 status=0 published=1 collected=1 refusal=
 	if begin "$@"; then
 		stage first
-		alive && step hf sync v --timeout 20
+		alive && step hf sync v --timeout "$WITHIN"
 		alive && stage second
 		alive && step hf node replace v node-6 "dir:$W/n/7" --no-wait
-		alive && step hf sync v --protected --timeout 20
+		alive && step hf sync v --protected --timeout "$WITHIN"
 		alive && stage third
-		alive && step hf sync v --timeout 20
+		alive && step hf sync v --timeout "$WITHIN"
 		published=$rc
+		collected=1
+		[ $published -eq 0 ] && collect "${COLLECT:-}" && collected=0
 		if alive && [ $told -eq 1 ]; then
 			step hf status v --json
 			[ $rc -ne 0 ] || jq -e '.warning != null' "$W/step" >/dev/null ||
 				wrong "an fsync failed and status does not say why"
+			step hf sync v
+			[ $rc -ne 0 ] || wrong "an fsync failed, and all is said to be published"
+			# shellcheck disable=SC2034 # of 600
+			refusal=$(cat "$W/step")
 			! touch "$M/after" 2>/dev/null || wrong "an fsync failed and changes are taken"
 		fi
 		[ $published -eq 0 ] && alive && step hf umount "$M"
@@ -154,4 +180,5 @@ faults() { od -An -t u8 -j 8 -N 8 "$W/page" | tr -d ' '; }
 # kind_count N: calls of the kind of that number (the order is that of tools/preload/nth.c).
 kind_count() { od -An -t u8 -j $((16 + 8 * $1)) -N 8 "$W/page" | tr -d ' '; }
 KINDS=(write read sync open rename trunc unlink falloc mkdir stat mem)
-random() { echo $(((RANDOM * 32768 + RANDOM) % $1)); }
+# draw N: a number below N, in $drawn (a subshell would have a seed of its own).
+draw() { drawn=$(((RANDOM * 32768 + RANDOM) % $1)); }

@@ -660,10 +660,17 @@ int main(int argc, char **argv)
 	if (argc != 4 || load(argv[3]))
 		return 2;
 	if (strcmp(stage, "settled")) {
+		struct stat at, above;
 		root = open(argv[2], O_RDONLY | O_DIRECTORY);
 		if (root < 0) {
 			printf("%s: %s\n", argv[2], strerror(errno));
 			return errno == ENOTCONN || errno == ECONNABORTED ? 4 : 6;
+		}
+		/* What is below a mount that has gone is no drive. */
+		if (!fstat(root, &at) && !fstatat(root, "..", &above, 0) &&
+		    at.st_dev == above.st_dev) {
+			printf("%s: nothing is mounted there\n", argv[2]);
+			return 4;
 		}
 	}
 	l.failed = false;

@@ -5,21 +5,33 @@
  * go through libc.  What a descriptor is about is asked of /proc, so nothing has to be
  * remembered of opens, dups and closes.
  *
- * NTH_UNDER   directories, separated by colons; calls about anything else are left alone
- * NTH_MATCH   the path must hold this word, too
- * NTH_CALLS   which calls count, separated by commas; all but mem when absent:
- *             write   write, pwrite, writev, pwritev        read   their counterparts
- *             sync    fsync, fdatasync                      open   open, creat, mkstemp,
- * opendir rename  rename, link                          trunc  ftruncate, truncate unlink
- * unlink, rmdir                         falloc fallocate mkdir   mkdir stat   stat, fstat,
- * statx, statvfs mem     malloc, calloc, realloc, posix_memalign, aligned_alloc, wherever NTH_N
- * which of them, from 1, separated by commas; absent or 0: all are only counted NTH_HOW     EIO
- * (the default), ENOSPC, EDQUOT, ENOMEM: an errno; SHORT: half of a read or a write, EIO of
- * others; KILL, DIE: SIGKILL before, after the call; LIE: the call says that it was done and
- * does nothing NTH_FOR     once (the default), good: all calls from then on; mem: 100 of them
- * NTH_PAGE    a file that is mapped and gets, as native 64-bit numbers: calls that counted,
- *             faults, then calls of each kind in the order of `kinds` below
- * NTH_REPORT  a file that gets a line for each of the first faults: kind, number, path, callers
+ * NTH_UNDER: directories, separated by colons; calls about anything else are left alone.
+ *
+ * NTH_MATCH: the path must hold this word, too.
+ *
+ * NTH_CALLS: which calls count, separated by commas; all but mem when absent.  write, read,
+ * sync (fsync, fdatasync, syncfs), open (and creat, mkstemp, opendir), rename (and link),
+ * trunc, unlink (and rmdir), falloc, mkdir, stat (and access, statvfs), mem (malloc and its
+ * like, wherever).
+ *
+ * NTH_N: which of them, from 1, separated by commas; absent or 0: all are only counted.
+ *
+ * NTH_SITE: only calls of this place of the program, a hash that NTH_SITES has, are counted.
+ *
+ * NTH_SITES: a file that gets a line for each place of the program, at its first call: kind,
+ * hash of the kind and of the callers, callers.
+ *
+ * NTH_HOW: EIO (the default), ENOSPC, EDQUOT, ENOMEM: an errno.  SHORT: half of a read or a
+ * write, EIO of others.  KILL, DIE: SIGKILL before, after the call.  LIE: the call says that it
+ * was done and does nothing.
+ *
+ * NTH_FOR: once (the default), good: all calls from then on; of mem 100 of them.
+ *
+ * NTH_PAGE: a file that is mapped and gets, as native 64-bit numbers, calls that counted,
+ * faults, then calls of each kind in the order of `kinds` below.
+ *
+ * NTH_REPORT: a file that gets a line for each of the first faults: kind, number, path,
+ * callers.
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -46,10 +58,13 @@ static const char *const kinds[KINDS] = {"write",  "read",   "sync",  "open", "r
 					 "unlink", "falloc", "mkdir", "stat", "mem"};
 enum how { ERRNO, SHORT, KILL, DIE, LIE };
 
-#define NS	 16
-#define REPORTS	 20
-#define MEM_RUN	 100
-#define PATH_CAP 4352
+#define NS	   16
+#define FRAMES	   24	 /* of the callers that make a place */
+#define MEM_FRAMES 7	 /* of an allocation */
+#define SITES	   65536 /* places; a power of two */
+#define REPORTS	   20
+#define MEM_RUN	   100
+#define PATH_CAP   4352
 
 struct page {
 	_Atomic uint64_t counted, faults, kind[KINDS];
@@ -64,9 +79,10 @@ static struct {
 	enum how how;
 	int err;
 	bool good;
-	int report;
+	int report, sites;
+	uint64_t site; /* 0: any */
 	struct page *page;
-} cfg = {.report = -1, .err = EIO};
+} cfg = {.report = -1, .sites = -1, .err = EIO};
 static struct page own_page;
 /* What the library itself does is no call of the program's. */
 static __thread bool inside;
@@ -114,6 +130,23 @@ static bool at_path(int dir, const char *name, char path[PATH_CAP])
 	return below(path);
 }
 
+/* The callers, as file+offset. */
+static int callers(char *line, int len, int cap, void **frame, int cnt)
+{
+	for (int i = 0; i < cnt && len < cap - 200; i++) {
+		Dl_info d;
+		bool known = dladdr(frame[i], &d) && d.dli_fname;
+		const char *slash = known ? strrchr(d.dli_fname, '/') : NULL;
+		len += snprintf(
+			line + len, (size_t)(cap - len), " %.60s+0x%lx",
+			slash ? slash + 1 : "?",
+			known ? (unsigned long)((char *)frame[i] - (char *)d.dli_fbase) - 1
+			      : 0);
+	}
+	line[len++] = '\n';
+	return len;
+}
+
 static void report(enum kind k, uint64_t number, const char *path)
 {
 	char line[PATH_CAP + 1024];
@@ -125,18 +158,45 @@ static void report(enum kind k, uint64_t number, const char *path)
 	cnt = backtrace(frame, 16);
 	len = snprintf(line, sizeof line, "%s %llu %s", kinds[k], (unsigned long long)number,
 		       path);
-	for (int i = 2; i < cnt && len < (int)sizeof line - 200; i++) {
-		Dl_info d;
-		bool known = dladdr(frame[i], &d) && d.dli_fname;
-		const char *slash = known ? strrchr(d.dli_fname, '/') : NULL;
-		len += snprintf(
-			line + len, sizeof line - (size_t)len, " %.60s+0x%lx",
-			slash ? slash + 1 : "?",
-			known ? (unsigned long)((char *)frame[i] - (char *)d.dli_fbase) - 1
-			      : 0);
-	}
-	line[len++] = '\n';
+	len = callers(line, len, sizeof line, frame + 2, cnt - 2);
 	syscall(SYS_write, cfg.report, line, (size_t)len);
+}
+
+/* The place of the program that makes this call: the same in every run, wherever it is loaded.
+ */
+static __attribute__((noinline)) uint64_t site(enum kind k)
+{
+	static _Atomic uint64_t seen[SITES];
+	void *frame[FRAMES + 3];
+	/* This, due(), due_fd() or its like are none of the program's. */
+	int cnt = backtrace(frame, (k == MEM ? MEM_FRAMES : FRAMES) + 3),
+	    skip = cnt < 3 ? cnt : 3;
+	uint64_t h = 0xcbf29ce484222325u + k;
+	char line[64 + 80 * FRAMES];
+
+	for (int i = skip; i < cnt; i++) {
+		Dl_info d;
+		uint64_t off = (uint64_t)(uintptr_t)frame[i];
+		if (dladdr(frame[i], &d))
+			off -= (uint64_t)(uintptr_t)d.dli_fbase;
+		h = (h ^ off) * 0x100000001b3u;
+		h ^= h >> 29;
+	}
+	if (cfg.sites < 0)
+		return h;
+	for (uint64_t i = h, n = 0; n < SITES; i++, n++) {
+		uint64_t none = 0;
+		if (atomic_compare_exchange_strong(&seen[i % SITES], &none, h)) {
+			int len = snprintf(line, sizeof line, "%s %016llx", kinds[k],
+					   (unsigned long long)h);
+			len = callers(line, len, sizeof line, frame + skip, cnt - skip);
+			syscall(SYS_write, cfg.sites, line, (size_t)len);
+		} else if (none != h) {
+			continue;
+		}
+		break;
+	}
+	return h;
 }
 
 static void die(void)
@@ -147,12 +207,14 @@ static void die(void)
 }
 
 /* Counts one call: 0, or it is one to fail.  For DIE the caller calls died() afterwards. */
-static bool due(enum kind k, const char *path)
+static __attribute__((noinline)) bool due(enum kind k, const char *path)
 {
 	bool hit = false;
 
 	atomic_fetch_add(&cfg.page->kind[k], 1);
 	if (!(cfg.kinds & 1u << k))
+		return false;
+	if ((cfg.sites >= 0 || cfg.site) && site(k) != cfg.site && cfg.site)
 		return false;
 	uint64_t number = atomic_fetch_add(&cfg.page->counted, 1) + 1;
 	for (unsigned i = 0; i < cfg.n_cnt; i++)
@@ -167,7 +229,7 @@ static bool due(enum kind k, const char *path)
 	return true;
 }
 
-static bool due_fd(enum kind k, int fd)
+static __attribute__((noinline)) bool due_fd(enum kind k, int fd)
 {
 	char path[PATH_CAP];
 	int saved = errno;
@@ -181,7 +243,7 @@ static bool due_fd(enum kind k, int fd)
 	return hit;
 }
 
-static bool due_at(enum kind k, int dir, const char *name)
+static __attribute__((noinline)) bool due_at(enum kind k, int dir, const char *name)
 {
 	char path[PATH_CAP];
 	int saved = errno;
@@ -262,6 +324,17 @@ static void how_of(const char *s)
 		}
 }
 
+static int lines_to(const char *path)
+{
+	int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
+	/* Away from the numbers that a program closes without looking. */
+	int high = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 500) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	return high;
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	const char *s = getenv("NTH_PAGE"), *n = getenv("NTH_N"), *f = getenv("NTH_FOR");
@@ -290,13 +363,10 @@ __attribute__((constructor)) static void start(void)
 	}
 	if (fd >= 0)
 		close(fd);
-	s = getenv("NTH_REPORT");
-	fd = s ? open(s, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
-	/* Away from the numbers that a program closes without looking. */
-	if (fd >= 0) {
-		cfg.report = fcntl(fd, F_DUPFD_CLOEXEC, 500);
-		close(fd);
-	}
+	cfg.report = lines_to(getenv("NTH_REPORT"));
+	cfg.sites = lines_to(getenv("NTH_SITES"));
+	s = getenv("NTH_SITE");
+	cfg.site = s ? strtoull(s, NULL, 16) : 0;
 	/* It loads what it needs at its first call. */
 	backtrace(frame, 2);
 	cfg.on = cfg.under && *cfg.under;
@@ -515,7 +585,7 @@ DIR *opendir(const char *p)
 extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
 extern void *__libc_realloc(void *, size_t), *__libc_memalign(size_t, size_t);
 
-static bool due_mem(void)
+static __attribute__((noinline)) bool due_mem(void)
 {
 	if (!cfg.on || inside)
 		return false;
