@@ -103,7 +103,7 @@ struct inode {
 	size_t lru_bytes;	/* what it counts for on the list of unused inodes */
 	struct datafile *file;	/* LARGE; data.c's */
 	uint64_t read_next;	/* sequential reader: where the next read would begin */
-	uint32_t read_run;	/* how many reads came in sequence */
+	uint32_t read_run;	/* how many reads came in sequence; 2: two or more */
 };
 
 struct store_opts {

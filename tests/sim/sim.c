@@ -2,17 +2,11 @@
 /*
  * The lives of a machine in a world of one seed.
  *
- *   sim [-vf] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO
- *
  * A seed is some epochs.  In each, clients work while up to M nodes (all, in a blackout, but
  * without damage) are harmed in whatever way; the process or the power of the machine may go at
  * any step.  Then faults end: everything must be published, read, found by scrub, repaired and
  * whole within a bounded time, and be recovered without any M nodes.  After each crash, what
  * was acknowledged as published must be recovered without the harmed nodes.
- *
- * -b switches off what is to be found missing, the negative controls: commit (it is not sent),
- * fsync (nothing is committed), scrub (nothing is marked), and the product's own sync, capture,
- * intent, redo, settle, published, seen, older, quorum.
  */
 #include "sim.h"
 
@@ -39,12 +33,13 @@ int __real_clock_gettime(clockid_t id, struct timespec *ts);
 
 struct world *w;
 
+struct sim_opt opt;
+struct totals *totals;
+
 static struct {
-	bool verbose, first; /* first: the first failure is enough */
-	const char *broken;
 	char dir[64], state[96];
 	int memory; /* of the world */
-} opt;
+} here;
 
 /* What a seed's parent makes and every life inherits. */
 static struct keys *keys;
@@ -127,7 +122,7 @@ static void sodium_buf(void *const buf, const size_t len)
 	for (size_t i = 0; i < len; i++)
 		((uint8_t *)buf)[i] = (uint8_t)rnd(RND_KEYS);
 }
-static struct randombytes_implementation sodium_sim = {
+struct randombytes_implementation sodium_sim = {
 	.implementation_name = sodium_name, .random = sodium_random, .buf = sodium_buf};
 
 /* --- negative controls that are no option of the product --- */
@@ -459,13 +454,13 @@ static _Noreturn void recover(uint64_t lost, enum what what)
 
 	signal(SIGALRM, SIG_DFL);
 	alarm(300);
-	snprintf(dir, sizeof dir, "%s/recovered", opt.dir);
+	snprintf(dir, sizeof dir, "%s/recovered", here.dir);
 	mkdir(dir, 0700);
 	mine.dir = dir;
 	keys_forked(keys);
 	/* What happens here is of no world but this one. */
 	if (mmap(w, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
-		 opt.memory, 0) == MAP_FAILED)
+		 here.memory, 0) == MAP_FAILED)
 		abort();
 	w->oracle = true;
 	w->crash_at = 0;
@@ -536,7 +531,7 @@ static bool try_recover(uint64_t lost, enum what what)
 
 	if (!model_any_published())
 		return true;
-	snprintf(dir, sizeof dir, "%s/recovered", opt.dir);
+	snprintf(dir, sizeof dir, "%s/recovered", here.dir);
 	fflush(NULL);
 	pid_t pid = fork();
 	if (!pid)
@@ -617,7 +612,7 @@ static void choose_world(uint64_t seed)
 			 .audit_s = 30 + (unsigned)rnd_below(RND_FAULT, 3000)}};
 	so = (struct store_opts){.cache_size = (uint64_t)1 << (16 + rnd_below(RND_FAULT, 8)),
 				 .commit_ms = 100 + (unsigned)rnd_below(RND_FAULT, 2000)};
-	so.dir = opt.state;
+	so.dir = here.state;
 	w->cuts = !chance(RND_DISK, 3);
 	w->epochs_left = 1 + (unsigned)rnd_below(RND_FAULT, 2);
 	w->crashes_left = (unsigned)rnd_below(RND_FAULT, 8);
@@ -639,10 +634,10 @@ static void make_world(uint64_t seed)
 {
 	uint8_t vol[VOL_LEN] = {7}, kit[32];
 
-	opt.memory = memfd_create("sim", MFD_CLOEXEC);
-	if (opt.memory < 0 || ftruncate(opt.memory, ARENA))
+	here.memory = memfd_create("sim", MFD_CLOEXEC);
+	if (here.memory < 0 || ftruncate(here.memory, ARENA))
 		abort();
-	w = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, opt.memory,
+	w = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, here.memory,
 		 0);
 	if (w == MAP_FAILED)
 		abort();
@@ -650,7 +645,7 @@ static void make_world(uint64_t seed)
 	w->cap = ARENA;
 	w->used = (sizeof *w + 63) & ~(size_t)63;
 	choose_world(seed);
-	disk_begin(opt.state, w->cuts);
+	disk_begin(here.state, w->cuts);
 	nodes_init();
 	model_init();
 	if (sodium_init() < 0)
@@ -714,12 +709,6 @@ static bool live(bool *crashed)
 	return ok;
 }
 
-/* What all seeds together did. */
-static struct totals {
-	uint64_t seeds, failed, lives, crashes, recovered, faults, published, reads, steps,
-		time_s;
-} * totals;
-
 static void add_totals(void)
 {
 	__atomic_fetch_add(&totals->lives, w->life, __ATOMIC_RELAXED);
@@ -732,16 +721,15 @@ static void add_totals(void)
 	__atomic_fetch_add(&totals->time_s, (uint64_t)(w->now_ns / SEC), __ATOMIC_RELAXED);
 }
 
-/* In a process of its own; true when everything held. */
-static bool run_seed(uint64_t seed, uint64_t *hash)
+bool run_seed(uint64_t seed, uint64_t *hash)
 {
 	bool ok = true, crashed = false;
 
-	snprintf(opt.dir, sizeof opt.dir, "%s/hf-sim-%d",
+	snprintf(here.dir, sizeof here.dir, "%s/hf-sim-%d",
 		 access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", getpid());
-	snprintf(opt.state, sizeof opt.state, "%s/state", opt.dir);
-	rm_tree(opt.dir);
-	if (mkdir(opt.dir, 0700))
+	snprintf(here.state, sizeof here.state, "%s/state", here.dir);
+	rm_tree(here.dir);
+	if (mkdir(here.dir, 0700))
 		abort();
 	make_world(seed);
 	begin_epoch();
@@ -758,195 +746,6 @@ static bool run_seed(uint64_t seed, uint64_t *hash)
 			w->recovered, (unsigned long long)w->steps, (double)w->now_ns / 1e9);
 	add_totals();
 	if (!getenv("SIM_KEEP"))
-		rm_tree(opt.dir);
+		rm_tree(here.dir);
 	return ok;
-}
-
-/* --- many seeds --- */
-
-static pid_t start_seed(uint64_t seed, uint64_t *hash)
-{
-	fflush(NULL);
-	pid_t pid = fork();
-
-	if (pid)
-		return pid;
-	_exit(run_seed(seed, hash) ? 0 : 1);
-}
-
-static int64_t wall_s(void)
-{
-	struct timespec ts;
-
-	/* The real clock: the wrapped one is the world's. */
-	__real_clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
-}
-
-#define JOBS 64
-
-static bool more_seeds(uint64_t next, uint64_t cnt, int64_t end)
-{
-	return next < cnt && wall_s() < end && !(opt.first && totals->failed);
-}
-
-/* Seeds from..to (or list[0..cnt-1]), until the time is over. */
-static int run_seeds(const uint64_t *list, uint64_t from, uint64_t cnt, unsigned jobs,
-		     int64_t limit_s)
-{
-	struct {
-		pid_t pid;
-		uint64_t seed;
-	} job[JOBS] = {0};
-	int64_t end = wall_s() + limit_s;
-	uint64_t next = 0, *hash = &totals[1].seeds;
-	unsigned busy = 0;
-
-	while (busy || more_seeds(next, cnt, limit_s ? end : INT64_MAX)) {
-		while (busy < jobs && more_seeds(next, cnt, limit_s ? end : INT64_MAX)) {
-			unsigned i = 0;
-
-			while (job[i].pid)
-				i++;
-			job[i].seed = list ? list[next] : from + next;
-			job[i].pid = start_seed(job[i].seed, hash + i);
-			next++;
-			busy++;
-		}
-		int status;
-		pid_t pid = wait(&status);
-		for (unsigned i = 0; i < jobs; i++)
-			if (job[i].pid == pid) {
-				busy--;
-				job[i].pid = 0;
-				totals->seeds++;
-				if (status) {
-					totals->failed++;
-					printf("FAILED: seed %llu\n",
-					       (unsigned long long)job[i].seed);
-				}
-			}
-	}
-	printf("%llu seeds, %llu failed: %llu lives, %llu crashes, %llu faults, %llu "
-	       "publications "
-	       "and %llu reads checked, %llu recoveries, %llu steps, %.1f h of virtual time\n",
-	       (unsigned long long)totals->seeds, (unsigned long long)totals->failed,
-	       (unsigned long long)totals->lives, (unsigned long long)totals->crashes,
-	       (unsigned long long)totals->faults, (unsigned long long)totals->published,
-	       (unsigned long long)totals->reads, (unsigned long long)totals->recovered,
-	       (unsigned long long)totals->steps, (double)totals->time_s / 3600);
-	return totals->failed ? 1 : 0;
-}
-
-/* The same seed twice: the same hash. */
-static int run_twice(uint64_t from, uint64_t cnt)
-{
-	uint64_t *hash = &totals[1].seeds;
-	int status[2], bad = 0;
-
-	for (uint64_t s = from; s < from + cnt; s++) {
-		for (unsigned i = 0; i < 2; i++)
-			if (waitpid(start_seed(s, hash + i), &status[i], 0) < 0)
-				abort();
-		if (hash[0] != hash[1] || status[0] != status[1]) {
-			printf("seed %llu: %016llx, then %016llx\n", (unsigned long long)s,
-			       (unsigned long long)hash[0], (unsigned long long)hash[1]);
-			bad++;
-		} else if (s > from && hash[0] == hash[2]) {
-			printf("seed %llu: the hash of the one before\n",
-			       (unsigned long long)s);
-			bad++;
-		}
-		hash[2] = hash[0];
-	}
-	printf("%llu seeds twice, %d differ\n", (unsigned long long)cnt, bad);
-	return bad ? 1 : 0;
-}
-
-/* A number at the begin of each line; what it found behind it. */
-static uint64_t read_corpus(const char *path, uint64_t **list)
-{
-	FILE *f = fopen(path, "r");
-	char line[1024];
-	uint64_t cnt = 0;
-
-	*list = NULL;
-	if (!f) {
-		perror(path);
-		exit(2);
-	}
-	while (fgets(line, sizeof line, f)) {
-		char *end;
-		uint64_t seed = strtoull(line, &end, 10);
-
-		if (end == line)
-			continue;
-		*list = realloc(*list, (cnt + 1) * sizeof **list);
-		(*list)[cnt++] = seed;
-	}
-	fclose(f);
-	return cnt;
-}
-
-static int usage(void)
-{
-	fprintf(stderr, "usage: sim [-vf] [-j JOBS] [-t SECONDS] [-b MECHANISM] SEED | FROM-TO "
-			"| @FILE\n"
-			"       sim -2 FROM-TO    each seed twice, the same hash\n");
-	return 2;
-}
-
-int main(int argc, char **argv)
-{
-	unsigned jobs = 1;
-	int64_t limit_s = 0;
-	bool twice = false;
-	uint64_t *list = NULL;
-	int c;
-
-	/* The order of addresses is the same each time. */
-	if (!(personality(0xffffffff) & ADDR_NO_RANDOMIZE) && !getenv("SIM_FIXED")) {
-		personality(ADDR_NO_RANDOMIZE);
-		setenv("SIM_FIXED", "1", 1);
-		execv("/proc/self/exe", argv);
-	}
-	while ((c = getopt(argc, argv, "fvj:t:b:2")) != -1)
-		switch (c) {
-		case 'f':
-			opt.first = true;
-			break;
-		case 'v':
-			opt.verbose = true;
-			break;
-		case 'j':
-			jobs = (unsigned)HF_MIN(HF_MAX(atoi(optarg), 1), JOBS);
-			break;
-		case 't':
-			limit_s = atoll(optarg);
-			break;
-		case 'b':
-			opt.broken = optarg;
-			break;
-		case '2':
-			twice = true;
-			break;
-		default:
-			return usage();
-		}
-	if (optind + 1 != argc)
-		return usage();
-	randombytes_set_implementation(&sodium_sim);
-	totals = mmap(NULL, 4096 + JOBS * 8, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	if (totals == MAP_FAILED)
-		abort();
-	log_set_quiet(true);
-	log_set_level(LOG_LVL_ERROR);
-	const char *dash = strchr(argv[optind], '-');
-	uint64_t from = strtoull(argv[optind], NULL, 10), cnt = 1;
-	if (argv[optind][0] == '@')
-		cnt = read_corpus(argv[optind] + 1, &list);
-	else if (dash)
-		cnt = strtoull(dash + 1, NULL, 10) - from + 1;
-	return twice ? run_twice(from, cnt) : run_seeds(list, from, cnt, jobs, limit_s);
 }

@@ -9,7 +9,8 @@
  *   disk.c    fsync, and what a power cut leaves of files that were not synced
  *   model.c   programs: random operations, what each file holds now and held at each moment
  *   check.c   what is seen of a drive against the model
- *   sim.c     lives of a machine, faults, invariants; seeds, the command line
+ *   sim.c     lives of a machine, faults, invariants: a seed
+ *   main.c    many seeds, the command line
  *
  * The real pthread calls, clocks and statvfs are replaced by the linker (--wrap), randombytes
  * of libsodium by its own hook.  What the world keeps across the death of the simulated
@@ -153,5 +154,21 @@ bool model_any_published(void);
 void disk_begin(const char *root, bool cuts); /* the files that a power cut is about */
 void disk_attach(const char *root, bool cuts);
 void disk_cut(void); /* the power went; nobody has files open */
+
+/* --- sim.c --- */
+struct sim_opt {
+	bool verbose, first; /* first: the first failure is enough */
+	const char *broken;  /* the mechanism that is left out, or NULL */
+};
+extern struct sim_opt opt;
+/* What all seeds together did, in memory that they share. */
+struct totals {
+	uint64_t seeds, failed, lives, crashes, recovered, faults, published, reads, steps,
+		time_s;
+};
+extern struct totals *totals;
+extern struct randombytes_implementation sodium_sim;
+/* In a process of its own; true when everything held. */
+bool run_seed(uint64_t seed, uint64_t *hash);
 
 #endif
