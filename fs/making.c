@@ -250,6 +250,9 @@ int making_clear_server(uint16_t number, const char *url, const uint8_t vol[VOL_
 			err = delete_all(n, &list, "", deadline);
 	} else if (err == -EBADMSG) {
 		err = 0; /* Somebody made something else of it. */
+	} else if (err == -ENODEV) {
+		/* Stopped before it made the folder of a server that is there: nothing is in it. */
+		err = list_one(n, "v/", deadline, &list) || list.len ? -ENODEV : 0;
 	} else if (!err) {
 		for (size_t i = 0; i < sizeof ours / sizeof *ours && !err; i++) {
 			buf_release(&list);

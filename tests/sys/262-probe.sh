@@ -46,6 +46,11 @@ says "$(node_url c | sed 's/?.*//')"
 fault c
 nothing "corrupt"
 
+away() { # with all that a create made
+	local s
+	rm -rf "$HOLDFAST_HOME/v" "$W/kit"
+	for s in a b c; do rm -rf "$(server_data $s)/drive"; done
+}
 # Killed at random points; the next create of that name clears up and succeeds.
 for i in 1 2 3 4 5 6 7 8; do
 	begin "${three[@]}"
@@ -53,10 +58,19 @@ for i in 1 2 3 4 5 6 7 8; do
 	kill -9 $p 2>/dev/null && wait $p 2>/dev/null
 	if [ -e "$HOLDFAST_HOME/v/volume.json" ]; then
 		# It was quicker: away with all of it.
-		rm -rf "$HOLDFAST_HOME/v" "$W/kit"
-		for s in a b c; do rm -rf "$(server_data $s)/drive"; done
+		away
 	fi
 done
+# Killed before it had made a folder: there is nothing to clear up on these servers.
+begin "${three[@]}"
+while [ ! -e "$HOLDFAST_HOME/v/making" ] && kill -0 $p 2>/dev/null; do sleep 0.01; done
+kill -9 $p 2>/dev/null
+wait $p 2>/dev/null
+if [ -e "$HOLDFAST_HOME/v/making" ] && [ ! -e "$HOLDFAST_HOME/v/volume.json" ]; then
+	for s in a b c; do rm -rf "$(server_data $s)/drive"; done
+	ok create "${three[@]}" >/dev/null
+fi
+away
 # A server that is away cannot be cleared: said, and nothing is forgotten.
 begin "${three[@]}"
 while [ -z "$(find "$(server_data b)" -name node)" ] && kill -0 $p 2>/dev/null; do sleep 0.01; done
@@ -69,8 +83,7 @@ if [ ! -e "$HOLDFAST_HOME/v/volume.json" ] && [ -e "$HOLDFAST_HOME/v/making" ]; 
 	[ -e "$HOLDFAST_HOME/v/making" ] || fail "what is left on b is forgotten"
 	server_start b
 else
-	rm -rf "$HOLDFAST_HOME/v" "$W/kit"
-	for s in a b c; do rm -rf "$(server_data $s)/drive"; done
+	away
 fi
 ok create "${three[@]}" --json >"$W/out"
 jq -e '(.probe | length) == 3 and .probe[0].write_ms >= 0 and .probe[0].upload_rate > 0' "$W/out" >/dev/null ||
