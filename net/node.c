@@ -347,7 +347,9 @@ void node_account(struct node *n, const struct node_io *io)
 		took = io->wire_ms ? io->wire_ms : io->end_ms - io->start_ms;
 	pthread_mutex_lock(&n->lock);
 	enum node_state before = n->health.state;
-	if (io->err == -ETIMEDOUT && (left || io->end_ms - io->start_ms < SHORT_MS)) {
+	if (io->err == -ETIMEDOUT && io->start_ms <= n->gone_ms && n->shown_ms > n->gone_ms) {
+		/* Of a time that is over: the node was down since, and came back. */
+	} else if (io->err == -ETIMEDOUT && (left || io->end_ms - io->start_ms < SHORT_MS)) {
 		/* The caller was in a hurry; that alone makes nobody down. */
 		if (!late)
 			health_late(&n->health);
