@@ -20,6 +20,17 @@ static int known(struct publisher *p, uint16_t number, struct node_spec **list, 
 			number);
 }
 
+/* The same, for who wants no more than that. */
+static int is_known(struct publisher *p, uint16_t number)
+{
+	struct node_spec *list;
+	size_t cnt, at;
+	int err = known(p, number, &list, &cnt, &at);
+
+	member_list_free(list, cnt);
+	return err;
+}
+
 /*
  * Without `but`, and with the heir in its place if there is one, could new segments have all
  * their shards?
@@ -177,11 +188,8 @@ int move_creds(struct publisher *p)
 
 int move_wipe(struct publisher *p, uint16_t number, bool on, bool *was)
 {
-	struct node_spec *list;
-	size_t cnt, at;
-	int err = known(p, number, &list, &cnt, &at);
+	int err = is_known(p, number);
 
-	member_list_free(list, cnt);
 	if (err)
 		return err;
 	pthread_mutex_lock(&p->st->meta);
@@ -317,11 +325,8 @@ int move_remove(struct publisher *p, uint16_t number, bool lost)
 int move_replace(struct publisher *p, uint16_t old, uint16_t heir, const char *url)
 {
 	struct store *st = p->st;
-	struct node_spec *list;
-	size_t cnt, at;
-	int err = known(p, old, &list, &cnt, &at);
+	int err = is_known(p, old);
 
-	member_list_free(list, cnt);
 	if (err)
 		return err;
 	pthread_mutex_lock(&st->meta);

@@ -86,8 +86,7 @@ static void complain(struct store *st)
 		st->data->complained_ms = now;
 	pthread_mutex_unlock(&st->meta);
 	if (say)
-		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n,
-			k);
+		log_msg(LOG_LVL_ERROR, "reading: %u nodes can be read now, %u are needed", n, k);
 }
 
 /* Before nodes were verified once nobody knows which are there. */
@@ -308,13 +307,16 @@ void fetch_more_locked(struct store *st, struct inode *in)
 	struct data *d = st->data;
 	struct datafile *f = in->file;
 
-	if (in->read_run < 2 || !d->reader_cnt || f->ra_end >= in->size)
+	if (in->read_run < 2 || !d->reader_cnt || f->ra_end >= in->size ||
+	    in->read_next + READ_AHEAD_MAX <= f->ra_end)
+		return;
+	uint64_t coming = coming_locked(d, in->ino);
+	if (coming >= READ_AHEAD)
 		return;
 	/* Where the nodes are slow what is wanted next shall not wait for what is wanted last. */
 	uint64_t reach = HF_MAX(gather_reach(st->vol, REACH_MS), READ_AHEAD_LEAST);
 	uint64_t from = HF_MAX(in->read_next, f->ra_end), stop;
 	uint64_t to = HF_MIN(in->read_next + HF_MIN(READ_AHEAD_MAX, reach), in->size);
-	uint64_t coming = from < to ? coming_locked(d, in->ino) : 0;
 	while (from < to && coming < READ_AHEAD && d->job_cnt < READ_AHEAD_JOBS) {
 		unsigned flags;
 
