@@ -28,6 +28,12 @@ says "already"
 
 mount_volume
 make_tree "$M/t" "$SEED"
+# Each sync stores a segment (less would go into the log), and one in seven passes a node over: of
+# a dozen each gets some.
+for i in $(seq 12); do
+	head -c 100000 /dev/urandom >"$M/t/segment-$i"
+	ok hf sync v
+done
 tree "$M" >"$W/want"
 ok hf sync v --protected
 touch "$W/busy"
