@@ -10,9 +10,10 @@
  *                  are until then does not matter.
  *   larger file    where the spans say CUT (not changed since) or DIRTY (written since: the
  *                  new bytes are here and are published next, the extents below them are
- *                  never read).  A range that was punched, cut off or shared since is META
- *                  and neither: there the live extents are newer than the cut, they stay,
- *                  and META makes the next cut publish "drop the range, then these extents".
+ *                  never read).  A range that was punched, cut off or shared since is META:
+ *                  there the live extents are newer than the cut, they stay, and META makes
+ *                  the next cut publish "drop the range, then these extents".  Also where it
+ *                  was written again: its row may not say so yet, and have a hole there.
  *                  So after any number of cuts the published extents of a range are those of
  *                  the last cut in which it was dirty or META, which is what replaying the
  *                  commits gives.
@@ -157,13 +158,14 @@ static int settle_large(struct settle *s, struct inode *in, const struct staged_
 		return r;
 	while (pos < to && (r = ranges_next(in->spans, pos, to, RG_CUT | RG_DIRTY, &start, &end,
 					    &flags)) == 1) {
-		end = HF_MIN(end, to);
+		pos = end = HF_MIN(end, to);
+		if (flags & RG_META)
+			continue;
 		r = put_extent(s->st, in->ino, start, end - start, w->seg,
 			       w->seg_off + (uint32_t)(start - w->off));
 		if (r)
 			return r;
 		covered += end - start;
-		pos = end;
 	}
 	if (r < 0 || covered == w->len)
 		return r < 0 ? r : 0;
