@@ -69,23 +69,6 @@ int store_flush_locked(struct store *st, bool all)
 	return err;
 }
 
-void store_pressure_locked(struct store *st)
-{
-	if (st->small_bytes > FLUSH_SMALL || st->dirty_cnt > st->dirty_left + FLUSH_INODES)
-		store_flush_locked(st, false);
-	/* Near the end of the disk a transaction must fit into the reserve, whatever it does. */
-	if (st->space_short && st->dbx->writes > st->space_reserve / WRITE_COST / 4 &&
-	    !store_flush_locked(st, false))
-		db_commit_locked(st, DB_CKPT_PASSIVE);
-}
-
-void store_pressure(struct store *st)
-{
-	pthread_mutex_lock(&st->meta);
-	store_pressure_locked(st);
-	pthread_mutex_unlock(&st->meta);
-}
-
 /* --- syncing of larger files --- */
 
 /* One fdatasync and, unless a write came between, the row.  1: a write came between. */
@@ -277,6 +260,22 @@ int store_commit(struct store *st)
 		pthread_cond_signal(&st->thread_cond);
 	pthread_mutex_unlock(&st->meta);
 	return err;
+}
+
+void store_pressure_locked(struct store *st)
+{
+	if (st->small_bytes > FLUSH_SMALL || st->dirty_cnt > st->dirty_left + FLUSH_INODES)
+		store_flush_locked(st, false);
+	/* Near the end of the disk a transaction must fit into the reserve, whatever it does. */
+	if (st->space_short && st->dbx->writes > st->space_reserve / WRITE_COST / 4)
+		commit_group(st, atomic_fetch_add(&st->commit_seq, 1) + 1, DB_CKPT_PASSIVE);
+}
+
+void store_pressure(struct store *st)
+{
+	pthread_mutex_lock(&st->meta);
+	store_pressure_locked(st);
+	pthread_mutex_unlock(&st->meta);
 }
 
 int store_commit_all(struct store *st)

@@ -253,7 +253,10 @@ int store_sync_inode(struct store *st, struct inode *in, bool wait);
 /* The same for all (waiting for writers), those a timed commit takes, those a commit must. */
 enum store_sync { SYNC_SOON, SYNC_DUE, SYNC_ALL };
 int store_sync(struct store *st, enum store_sync which);
-/* Flushes when much is dirty, so that memory stays bounded: after a change, meta not held. */
+/*
+ * After a change that is whole: flushes when much is dirty, so that memory stays bounded; commits
+ * near the end of the disk, for which _locked gives meta up meanwhile.
+ */
 void store_pressure(struct store *st);
 void store_pressure_locked(struct store *st);
 /*

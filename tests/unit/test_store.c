@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "cache/db.h"
 #include "fake_data.h"
 
 static char *dir;
@@ -498,6 +499,20 @@ static void withheld(void **state)
 	assert_int_equal(fake_fsyncs, 1);
 	assert_int_equal(fake_query(st, "SELECT size FROM inode WHERE ino=?", in->ino),
 			 1 << 20);
+	/* Nor does it in a commit that is made because the disk is nearly full. */
+	fake_write_large(st, in, 2 << 20);
+	assert_int_equal(meta_rename(st, INO_ROOT, "e2", 2, INO_ROOT, "e3", 2, 0, NULL), 0);
+	pthread_mutex_lock(&st->meta);
+	st->space_short = true;
+	st->dbx->writes += st->space_reserve;
+	uint64_t commits = st->commit_done;
+	pthread_mutex_unlock(&st->meta);
+	store_pressure(st);
+	assert_int_equal(st->commit_done, commits + 1);
+	assert_int_equal(fake_fsyncs, 2);
+	assert_int_equal(fake_query(st, "SELECT size FROM inode WHERE ino=?", in->ino),
+			 2 << 20);
+	st->space_short = false;
 	inode_put(st, in);
 	/* Closing syncs all. */
 	in = create(st, "last");
