@@ -21,7 +21,9 @@ ok hf sync v --protected
 forget_requests
 echo second >"$M/second"
 ok hf sync v --protected
-commit=$(count)
+# Not counted: the marker, which is read every few seconds, and folders, which are made once.
+all() { echo $(($(count) - $(count 'GET /drive/v/node') - $(count 'MKCOL .*'))); }
+commit=$(all)
 echo "a commit: $commit requests"
 [ "$commit" -le 36 ] || { show; fail "$commit requests for a small commit"; }
 
@@ -30,32 +32,44 @@ for segments in 1 8; do
 	head -c $((segments * 16777216)) /dev/urandom >"$M/large-$segments"
 	ok hf sync v --protected
 	puts=$(count 'PUT .*/s/.*')
-	# Not counted: the marker, read at intervals, and folders, which are made once.
-	all=$(($(count) - $(count 'GET /drive/v/node') - $(count 'MKCOL .*')))
+	all=$(all)
 	echo "$segments segments: $puts shards put, $all requests"
 	[ "$puts" -le $(((segments + 1) * 6)) ] || { show; fail "$puts shards put for $segments segments"; }
 	# A large file is stored ahead of the commit that names it, so there may be two commits.
 	[ "$all" -le $(((segments + 1) * 6 + 72)) ] || { show; fail "$all requests for $segments segments"; }
 done
-for i in $(seq 20); do head -c 3000 /dev/urandom >"$M/small-$i"; done
-head -c 100000 /dev/urandom >"$M/pad"
-ok hf sync v --protected
-sum=$(cat "$M"/small-* | sha256sum)
+for g in 1 2 3; do
+	mkdir "$M/group-$g"
+	for i in $(seq 20); do head -c 3000 /dev/urandom >"$M/group-$g/$i"; done
+	head -c 100000 /dev/urandom >"$M/pad"
+	ok hf sync v --protected
+	cat "$M/group-$g"/* | sha256sum >"$W/sum-$g"
+done
 
 fresh -o interval=3600
 until_status .protected
 sleep 1
-forget_requests
-head -c 4096 "$M/large-8" >/dev/null
-one=$(count 'GET .*/s/.*')
-echo "a small cold read: $one requests"
-[ "$one" -eq 1 ] || { show; fail "$one requests for a small cold read"; }
-forget_requests
-eq "$(cat "$M"/small-* | sha256sum)" "$sum"
-small=$(count 'GET .*/s/.*')
-echo "20 small files of one segment: $small requests"
+# A node that is late (a busy machine is enough) is not waited for: others are asked besides.  So
+# each is done some times, and most of them are without that.
+ones=()
+for i in 0 1 2 3 4; do
+	forget_requests
+	dd if="$M/large-8" bs=4096 skip=$((i * 4096)) count=1 status=none >/dev/null
+	ones+=("$(count 'GET .*/s/.*')")
+done
+echo "small cold reads: ${ones[*]} requests"
+[ "$(printf '%s\n' "${ones[@]}" | sort -n | sed -n '1p;4p' | xargs)" = "1 1" ] ||
+	{ show; fail "${ones[*]} requests for a small cold read"; }
+smalls=()
+for g in 1 2 3; do
+	forget_requests
+	eq "$(cat "$M/group-$g"/* | sha256sum)" "$(cat "$W/sum-$g")"
+	smalls+=("$(count 'GET .*/s/.*')")
+done
+echo "20 small files of one segment: ${smalls[*]} requests"
 # Three, and then the rest of the segment: a request for each of its four data shards.
-[ "$small" -le 7 ] || { show; fail "$small requests for 20 neighbours"; }
+[ "$(printf '%s\n' "${smalls[@]}" | sort -n | sed -n 2p)" -le 7 ] ||
+	{ show; fail "${smalls[*]} requests for 20 neighbours"; }
 # The control: a node that loses its answers costs more, and the count shows it.
 forget_requests
 fault n1 '{"do":"lostack","match":"^PUT"}'
