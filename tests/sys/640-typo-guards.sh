@@ -7,8 +7,7 @@ have jq
 mkdir "$W/new"
 new_volume
 mount_volume
-make_tree "$M/t" "$SEED"
-rm "$M/t/sparse"
+make_tree "$M/t" "$SEED" dense
 ok hf sync v --protected
 tree "$M" >"$W/want"
 umount_volume

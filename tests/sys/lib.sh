@@ -87,8 +87,8 @@ kill_volume() {
 	umount -l "$M" 2>/dev/null || fusermount3 -uz "$M"
 }
 tree() { (cd "$1" && "$TOOLS/treesum" .) || fail "reading the tree $1"; }
-# A tree with everything a tree can hold; about 400 files.
-make_tree() { ok "$TOOLS/mktree" "$1" "${2:-1}"; }
+# A tree with everything a tree can hold; about 400 files.  A third word, dense: without 5 TiB of hole.
+make_tree() { ok "$TOOLS/mktree" "$1" "${2:-1}" "${@:3}"; }
 # Waits until a jq expression over status --json is true.
 until_status() {
 	local i
