@@ -26,6 +26,20 @@ static bool all_writable(struct volume *v)
 	return volume_writable(v) == volume_members(v);
 }
 
+/*
+ * Is there a node that can be written to, and was not looked at since it can be?  What it lost
+ * meanwhile is not known yet.
+ */
+static bool unseen(const struct publisher *p)
+{
+	struct volume *v = p->st->vol;
+
+	for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++)
+		if (node_writable(v->node[i]) && !p->node_was[i])
+			return true;
+	return false;
+}
+
 /* Is there a usable node that holds no shard of the segment? */
 static bool has_candidate(struct volume *v, const struct seg_place *place)
 {
@@ -448,6 +462,9 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 	bool came = false, more = false;
 	int r = garbage_condemn(p);
 
+	/* One whose list failed is asked for it again when somebody wants to know. */
+	nodes = nodes || (protect && unseen(p));
+
 	if (m->mark_ms <= now_ms()) {
 		for (size_t i = 0, cnt = volume_nodes(v); i < cnt; i++)
 			if (p->node_was[i])
@@ -471,7 +488,8 @@ static int mend_round(struct publisher *p, struct mend *m, bool nodes, uint64_t 
 
 		if (copies >= 0)
 			m->blobs = false;
-		if (!m->left && copies >= 0 && protect && all_writable(v)) {
+		/* One may have come back since this round has looked at the nodes. */
+		if (!m->left && copies >= 0 && protect && all_writable(v) && !unseen(p)) {
 			pthread_mutex_lock(&p->lock);
 			p->protect_done = HF_MAX(p->protect_done, protect);
 			p->protect_cut = m->done;
