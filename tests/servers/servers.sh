@@ -187,6 +187,8 @@ srv_spawn() { # name program command...
 	shift 2
 	setsid $in "${srv_as[@]}" "$@" >>"$d/$program.out" 2>&1 </dev/null &
 	echo $! >"$d/$program.run"
+	# It has no group of its own before setsid runs, and who has none is taken for one that ended.
+	while [ "$(awk '{ print $5 }' "/proc/$!/stat" 2>/dev/null || echo $!)" != $! ]; do sleep 0.01; done
 	disown $!
 }
 srv_signal() { # name signal
@@ -223,7 +225,7 @@ server_start() {
 	lighttpd) srv_spawn "$1" lighttpd /usr/sbin/lighttpd -D -f "$d/conf" ;;
 	ceph) ceph_start "$1"; return ;;
 	esac
-	srv_answers "$1" 200 ||
+	srv_answers "$1" 1200 ||
 		{ tail -n 5 "$d/log" "$d"/*.out; fail "the server $1 does not come up"; }
 }
 # Until any HTTP answer comes: tries of 50 ms, while all that was started runs.
@@ -283,7 +285,7 @@ proxy() {
 	srv_proxy[$1]=$port
 	SEED=$SEED setsid python3 "$SERVERS/faultproxy.py" "$d" "$port" "${srv_port[$1]}" "${args[@]}" >"$d/out" 2>&1 </dev/null &
 	disown $!
-	for i in $(seq 200); do
+	for i in $(seq 1200); do
 		[ -S "$d/ctl" ] && return
 		sleep 0.05
 	done
