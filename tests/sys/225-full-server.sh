@@ -95,7 +95,8 @@ whole "three have room"
 # is found and made good when it is looked for.
 for n in n4 n5; do fault $n '{"do":"clip","match":"^PUT .*/s/"}'; done
 write $((14000000 + RANDOM))
-ok timeout 120 "$HOLDFAST" sync v
+# On all of them: what comes later comes whole.
+ok timeout 120 "$HOLDFAST" sync v --protected
 for n in n4 n5; do fault $n; done
 fresh
 same "half of it on two"
