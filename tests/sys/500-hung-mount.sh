@@ -20,7 +20,8 @@ hang() { # how
 	done
 }
 unhang() { go; local n; for n in "${names[@]}"; do fault $n; done; }
-dead() { [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+# The first thread may have ended before the others, which still have all that is open.
+dead() { [ "$(awk '/^State:/ { z = $2 == "Z" } /^Threads:/ && $2 > 1 { z = 0 } END { print NR && !z }' "/proc/$1/status" 2>/dev/null)" != 1 ]; }
 # It must still be waiting; then it ends soon after the signal.
 ends() { # what signal pid
 	local t0 i
