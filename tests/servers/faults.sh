@@ -109,7 +109,7 @@ pair() {
 	want
 	publish
 	lap again
-	for i in $(seq 50); do
+	for i in $(seq 300); do
 		said_a=${states[$a]:+$(named $x "${states[$a]}" "${sentence[$a]}")}
 		said_b=${states[$b]:+$(named $y "${states[$b]}" "${sentence[$b]}")}
 		[ "${said_a:-${states[$a]:+no}}" != no ] && [ "${said_b:-${states[$b]:+no}}" != no ] && break
