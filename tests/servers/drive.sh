@@ -28,7 +28,7 @@ node_jq() { # name jq: an expression for the whole status
 	echo ".nodes[] | select(.url | contains(\":${srv_proxy[$1]:-${srv_port[$1]}}/\")) | $2"
 }
 node() { hf status v --json | jq -r "$(node_jq "$1" "$2")"; }
-until_node() { until_status "$(node_jq "$1" "$2")" "${3:-150}"; }
+until_node() { until_status "$(node_jq "$1" "$2")" "${3:-900}"; }
 innocent() {
 	local n not=true
 	for n in "$@"; do not+=" and (.url | contains(\":${srv_proxy[$n]:-${srv_port[$n]}}/\") | not)"; done

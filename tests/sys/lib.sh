@@ -16,14 +16,16 @@ mkdir -p "$W/m"
 M=$W/m
 SEED=${SEED:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 RANDOM=$((SEED % 32768))
+exec {said}>&1
 echo "seed $SEED (SEED=$SEED repeats it)"
 
 skip() {
 	echo "skipped: $*"
 	exit 77
 }
+# Said by cleanup: here the output may be going elsewhere.
 fail() {
-	echo "FAILED at line ${BASH_LINENO[0]}: $*"
+	echo "FAILED at line ${BASH_LINENO[-2]}: $*" >>"$W/failed"
 	exit 1
 }
 hf() { "$HOLDFAST" "$@"; }
@@ -34,6 +36,7 @@ have() { command -v "$1" >/dev/null || skip "$1 is not installed"; }
 
 cleanup() {
 	local rc=$? d p
+	exec >&$said 2>&1
 	# timeout signals the whole group a second time: neither this nor its pgrep may end of it.
 	trap '' TERM INT
 	cd /
@@ -44,6 +47,7 @@ cleanup() {
 		[ "$p" != $$ ] && [ "$p" != "$BASHPID" ] && kill -9 "$p" 2>/dev/null
 	done
 	if [ $rc -ne 0 ] && [ $rc -ne 77 ]; then
+		cat "$W/failed" 2>/dev/null
 		for d in "$W"/home*/*/log; do
 			[ -e "$d" ] && echo "--- $d" && tail -n 30 "$d"
 		done
@@ -89,10 +93,11 @@ kill_volume() {
 tree() { (cd "$1" && "$TOOLS/treesum" .) || fail "reading the tree $1"; }
 # A tree with everything a tree can hold; about 400 files.  A third word, dense: without 5 TiB of hole.
 make_tree() { ok "$TOOLS/mktree" "$1" "${2:-1}" "${@:3}"; }
-# Waits until a jq expression over status --json is true.
+# Waits until a jq expression over status --json is true.  A node that was away for a while is
+# looked at once a minute.
 until_status() {
 	local i
-	for i in $(seq "${2:-150}"); do
+	for i in $(seq "${2:-900}"); do
 		hf status v --json 2>/dev/null | jq -e "$1" >/dev/null && return 0
 		sleep 0.2
 	done
