@@ -39,7 +39,7 @@ rm "$W/tree/sparse" # rsync would read its 5 TiB of zeros
 find "$W/tree" -depth -newermt '-1 day' -exec touch -h -d '2021-02-03 04:05:06.123456789' {} +
 ok rsync -aHAX "$W/tree/" tree/
 ok rsync -aHAX --checksum --itemize-changes "$W/tree/" tree/ >"$W/rsync"
-grep -v '^\.d..t' "$W/rsync" | grep -q . && { cat "$W/rsync"; fail "rsync finds differences"; }
+grep -v '^\.d..t' "$W/rsync" | grep . >/dev/null && { cat "$W/rsync"; fail "rsync finds differences"; }
 ok rsync -aHAX tree/ "$W/back/"
 tree "$W/tree" >"$W/a"
 tree "$W/back" >"$W/b"
