@@ -14,19 +14,23 @@ ok hf sync v
 # 60 MB do not fit on node 1.
 head -c 60000000 /dev/urandom >"$M/large"
 ok hf sync v
-until_status '[.nodes[] | select(.state == "full") | .url] == ["dir:'"$W"'/n/1"]'
-hf status v --json | jq -e '.nodes[] | select(.state == "full") | .error != ""' >/dev/null || fail "full without a word"
+until_status '[.nodes[] | select(.state == "full" and (.error // "") != "") | .url] == ["dir:'"$W"'/n/1"]'
 tree "$M" >"$W/want"
 # The full disk grows: repaired by itself.
 ok mount -o remount,size=200m "$W/n/1"
-until_status '.protected' 300
+until_status '.protected'
 # Node 2 becomes read-only.
-ok mount -o remount,ro "$W/n/2"
+# Not while something is being written there.
+for i in $(seq 600); do
+	mount -o remount,ro "$W/n/2" 2>"$W/err" && break
+	[ "$i" -lt 600 ] || { cat "$W/err"; fail "node 2 cannot be made read-only"; }
+	sleep 0.1
+done
 make_tree "$M/two" 2
 ok hf sync v
 until_status '[.nodes[] | select(.state == "refusing") | .url] == ["dir:'"$W"'/n/2"]'
 ok mount -o remount,rw "$W/n/2"
-until_status '.protected' 300
+until_status '.protected'
 # Node 3's disk is unmounted: its empty mount point is not taken for the node.
 ok umount -l "$W/n/3"
 make_tree "$M/three" 3
