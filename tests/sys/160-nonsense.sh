@@ -112,14 +112,14 @@ json '.format=2' && damaged newer
 json '.x=1' && damaged unknown
 json '.k=5' && damaged nodes
 json '.device=2' && damaged device
-json '.volume|=("00"+.[2:])' && damaged "one volume"
+json '.volume|=((if .[:2]=="00" then "01" else "00" end)+.[2:])' && damaged "one volume"
 json '.nodes[0].number=2' && damaged damaged
 json '.nodes[0].url="dir:x"' && damaged absolute
 json '.devices=[]' && damaged devices
 rm "$V/keys" && damaged recover
 : >"$V/keys" && damaged damaged
 echo x >>"$V/keys" && damaged damaged
-printf '\xff' | dd of="$V/keys" bs=1 seek=60 conv=notrunc status=none && damaged damaged
+tail -c +61 "$V/keys" | head -c 1 | tr '\000-\377' '\001-\377\000' | dd of="$V/keys" bs=1 seek=60 conv=notrunc status=none && damaged damaged
 rm "$V/meta.db" && damaged "fsck v --rebuild"
 
 # Mount points.
