@@ -5,7 +5,8 @@
 new_volume
 mount_volume -o interval=3600
 shards() { find "$W/n" -path '*/s/*' -type f | wc -l; }
-blobs() { find "$W/n" -type f | wc -l; }
+# Not the marks that a mount leaves on its nodes, in its own time.
+blobs() { find "$W/n" -type f ! -path '*/v/e*' | wc -l; }
 stored() { du -sb --apparent-size "$W/n" | cut -f1; }
 ok hf sync v
 b0=$(blobs)
@@ -18,8 +19,8 @@ b1=$(blobs)
 s1=$(shards)
 eq "$s1" 0 "shards were stored for files that are gone"
 [ $((b1 - b0)) -le 6 ] || fail "$((b1 - b0)) objects for nothing"
-mkdir "$M/small"
-ok "$TOOLS/ops" create "$M/small" 20000 >/dev/null
+mkdir "$M/small-files"
+ok "$TOOLS/ops" create "$M/small-files" 20000 >/dev/null
 ok hf sync v
 # 80 MB of contents: 5 segments of 16 MiB and records; not 20,000 objects.
 n=$(($(shards) / 6))
@@ -56,6 +57,6 @@ ok hf recover "$W/kit.txt" v >/dev/null 2>&1
 mount_volume
 eq "$(sha256sum <"$M/a")" "$sum"
 eq "$(sha256sum <"$M/b")" "$sumb"
-# No name and no content is seen on a node.
-grep -r -l -a -e file-000001 -e 'small' "$W/n" && fail "a name on a node"
+# No name and no content is seen on a node.  (A short word is in so many random bytes at times.)
+grep -r -l -a -e file-000001 -e small-files "$W/n" && fail "a name on a node"
 exit 0
