@@ -81,7 +81,7 @@ P
 for w in 1 2 3; do timeout 120 python3 "$W/lockf.py" count & done
 wait
 eq "$(cat count)" 700 "lockf"
-flock -n lockfile sleep 100 & held=$!
+flock lockfile sleep 100 & held=$!
 for _ in $(seq 600); do flock -n lockfile true || break; sleep 0.05; done
 flock -w 0.2 lockfile true && fail "a lock that was held"
 kill -9 $held $(pgrep -P $held) 2>/dev/null
@@ -92,7 +92,7 @@ if command -v unison >/dev/null; then
 	ok "$TOOLS/mktree" "$W/all" 5
 	mkdir here "$W/there"
 	# It keeps files, directories and links; the rest of what mktree makes it refuses.
-	(cd "$W/all" && find . \( -type f -size -1000k -o -type d -o -type l \) -print0 | head -z -n 200 |
+	(cd "$W/all" && find . \( -type f -size -1000k -o -type d -o -type l \) -print0 | sort -z | head -z -n 200 |
 		tar --null --no-recursion --files-from=- -cf - 2>/dev/null) | tar -C "$W/there" -xf - 2>/dev/null
 	chmod -R u+rwX "$W/there"
 	uni >"$W/unison.log" 2>&1 || { tail "$W/unison.log"; fail unison; }
