@@ -39,13 +39,13 @@ eq "$(find "$M" -maxdepth 1 -name mark -newer "$M/first")" "$M/mark" "after a mo
 
 # What is made here is seen by who watches.
 if command -v inotifywait >/dev/null; then
-	inotifywait -m -r -q --format '%e %f' "$M" >"$W/seen" 2>"$W/watch" &
+	inotifywait -m -r --format '%e %f' "$M" >"$W/seen" 2>"$W/watch" &
 	watch=$!
-	for _ in $(seq 100); do [ -e "/proc/$watch/fdinfo/3" ] && grep -q inotify "/proc/$watch/fdinfo/3" && break; sleep 0.05; done
+	for _ in $(seq 1200); do grep -q established "$W/watch" && break; sleep 0.05; done
 	echo x >"$M/watched"
 	mv "$M/watched" "$M/moved"
 	rm "$M/moved"
-	for _ in $(seq 100); do grep -q 'DELETE moved' "$W/seen" && break; sleep 0.05; done
+	for _ in $(seq 1200); do grep -q 'DELETE moved' "$W/seen" && break; sleep 0.05; done
 	kill $watch
 	for e in 'CREATE watched' 'MODIFY watched' 'CLOSE_WRITE,CLOSE watched' 'MOVED_FROM watched' \
 		'MOVED_TO moved' 'DELETE moved'; do
