@@ -11,7 +11,7 @@ ok "$TOOLS/ops" create "$M/small" 2000 >/dev/null
 sums=$(cd "$M" && sha256sum f? small/* | sha256sum)
 [ "$(local_bytes)" -ge 240000000 ] || fail "unpublished bytes were given up"
 ok hf sync v
-for i in $(seq 100); do
+for i in $(seq 600); do
 	[ "$(local_bytes)" -le $((80 << 20)) ] && break
 	sleep 0.2
 done

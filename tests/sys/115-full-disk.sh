@@ -36,7 +36,7 @@ ok timeout 120 "$HOLDFAST" sync v
 rm -f "$M"/f*[02468]
 sed -i '/f[0-9]*[02468]$/d' "$W/sums"
 sync -f "$M" || fail "syncfs"
-for i in $(seq 50); do
+for i in $(seq 600); do
 	{ head -c 50000 /dev/urandom >"$M/again"; } 2>/dev/null && break
 	sleep 0.2
 done

@@ -23,7 +23,9 @@ try "an inode without name" "DELETE FROM dirent WHERE lid = (SELECT max(lid) FRO
 try "an extent without segment" "UPDATE extent SET seg = 999999 WHERE ino = (SELECT max(ino) FROM extent)"
 try "an extent beyond its segment" "UPDATE extent SET seg_off = 99999999 WHERE ino = (SELECT max(ino) FROM extent)"
 f=$(find "$HOLDFAST_HOME/v/data" -type f -size +100k | head -n 1)
-[ "$f" ] && { rm "$f"; hf fsck v >/dev/null 2>&1 && fail "fsck does not miss a cache file"; }
+[ "$f" ] || fail "no cache file"
+rm "$f"
+hf fsck v >/dev/null 2>&1 && fail "fsck does not miss a cache file"
 rm -rf "$HOLDFAST_HOME/v" && cp -a "$W/v.good" "$HOLDFAST_HOME/v"
 # Newer.
 sqlite3 "$db" "PRAGMA user_version = 9999"

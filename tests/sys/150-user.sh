@@ -11,6 +11,7 @@ if [ "$(id -u)" -eq 0 ]; then
 	# Where users may not open /dev/fuse, they may in a mount namespace of this test's own.
 	if ! runuser -u nobody -- test -w /dev/fuse; then
 		[ "${IN_NAMESPACE:-}" ] && skip "users may not open /dev/fuse, and no namespace can change that"
+		rm -r "$W"
 		IN_NAMESPACE=1 exec unshare -m --propagation private bash "$0"
 	fi
 	chmod 755 "$W"
