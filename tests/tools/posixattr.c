@@ -535,12 +535,12 @@ static void times_set(void)
 	EQ(before, ns_of(stat_of("f").st_ctim));
 	OK(utimensat(AT_FDCWD, "f", (struct timespec[2]){{0, UTIME_OMIT}, {0, UTIME_NOW}}, 0));
 	EQ(4000000000004, ns_of(stat_of("f").st_atim));
-	IS(llabs(ns_of(stat_of("f").st_mtim) - realtime_ns()) < 5000000000);
+	IS(llabs(ns_of(stat_of("f").st_mtim) - realtime_ns()) < 60000000000);
 	IS(ns_of(stat_of("f").st_ctim) > before);
 	OK(utimensat(AT_FDCWD, "f", known, 0));
 	OK(utimensat(AT_FDCWD, "f", NULL, 0));
-	IS(llabs(ns_of(stat_of("f").st_atim) - realtime_ns()) < 5000000000);
-	IS(llabs(ns_of(stat_of("f").st_mtim) - realtime_ns()) < 5000000000);
+	IS(llabs(ns_of(stat_of("f").st_atim) - realtime_ns()) < 60000000000);
+	IS(llabs(ns_of(stat_of("f").st_mtim) - realtime_ns()) < 60000000000);
 	FAILS(EINVAL,
 	      utimensat(AT_FDCWD, "f", (struct timespec[2]){{0, 1000000000}, {0, 0}}, 0));
 	CTIME_MOVES("f", utimensat(AT_FDCWD, "f", known, 0));

@@ -24,6 +24,24 @@ static int locked(int fd, int cmd, int type, off_t at, off_t len)
 				     .l_len = len});
 }
 
+/* Until the process sleeps: in the call that it said it would make next. */
+static void asleep(pid_t pid)
+{
+	char path[64], state = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	for (int i = 0; i < 6000 && state != 'S'; i++) {
+		FILE *f = fopen(path, "r");
+
+		if (!f || fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		if (f)
+			fclose(f);
+		nap_ms(10);
+	}
+	EQ('S', state);
+}
+
 /* The other process waits in `block` until this one lets go. */
 static void wakes_up(int fd, int (*block)(void), void (*release)(int fd))
 {
@@ -33,7 +51,7 @@ static void wakes_up(int fd, int (*block)(void), void (*release)(int fd))
 	OK(pipe(ends));
 	pid_t pid = fork();
 	if (!pid) {
-		alarm(20);
+		alarm(120);
 		EQ(1, write(ends[1], "a", 1));
 		OK(block());
 		EQ(1, write(ends[1], "b", 1));
@@ -43,7 +61,7 @@ static void wakes_up(int fd, int (*block)(void), void (*release)(int fd))
 	struct pollfd p = {.fd = ends[0], .events = POLLIN};
 	EQ(0, poll(&p, 1, 200));
 	release(fd);
-	EQ(1, poll(&p, 1, 10000));
+	EQ(1, poll(&p, 1, 60000));
 	child_end(pid);
 	close(ends[0]);
 	close(ends[1]);
@@ -150,14 +168,14 @@ static void locks(void)
 	if (!pid) {
 		int o = FD(open("f", O_RDWR));
 
-		alarm(20);
+		alarm(120);
 		OK(locked(o, F_SETLK, F_WRLCK, 1, 1));
 		EQ(1, write(ends[1], "a", 1));
 		OK(locked(o, F_SETLKW, F_WRLCK, 0, 1));
 		_exit(0);
 	}
 	EQ(1, read(ends[0], &b, 1));
-	nap_ms(100);
+	asleep(pid);
 	FAILS(EDEADLK, locked(fd, F_SETLKW, F_WRLCK, 1, 1));
 	OK(locked(fd, F_SETLK, F_UNLCK, 0, 0));
 	child_end(pid);
@@ -175,11 +193,15 @@ static void locks(void)
 	/* A waiter that gets a signal is let go. */
 	pid = fork();
 	if (!pid) {
+		int o = FD(open("f", O_RDWR));
+
 		signal(SIGUSR1, SIG_DFL);
-		locked(open("f", O_RDWR), F_SETLKW, F_WRLCK, 0, 0);
+		EQ(1, write(ends[1], "a", 1));
+		locked(o, F_SETLKW, F_WRLCK, 0, 0);
 		_exit(0);
 	}
-	nap_ms(100);
+	EQ(1, read(ends[0], &b, 1));
+	asleep(pid);
 	OK(kill(pid, SIGUSR1));
 	int status = 0;
 	EQ(pid, waitpid(pid, &status, 0));
