@@ -58,7 +58,8 @@ ok hf sync v --protected
 for how in "out n1 back n3" "back n2 out n1"; do
 	set -- $how
 	fresh
-	# In the middle of a read of what is only on nodes.
+	# In the middle of a read of what is only on nodes; slow enough not to be over before.
+	for i in 1 2 3 4; do ok "$TOOLS/linkd" set "$W/ctl" n$i rate=25; done
 	t0=$SECONDS
 	dd if="$M/far" bs=1M status=none | cmp - "$W/far" & reader=$!
 	until_status '[.nodes[] | select((.downloaded // 0) > 2000000)] | length >= 2'
@@ -69,7 +70,8 @@ for how in "out n1 back n3" "back n2 out n1"; do
 	echo "$how: read on after $((SECONDS - t0)) s"
 	fault_end $1 $2
 	fault_end $3 $4
-	until_status '.protected and ([.nodes[] | select(.state != "up" and .state != "slow")] == [])' 400
+	for i in 1 2 3 4; do ok "$TOOLS/linkd" set "$W/ctl" n$i rate=100; done
+	until_status '.protected and ([.nodes[] | select(.state != "up" and .state != "slow")] == [])'
 	pair $how
 done
 umount_volume
