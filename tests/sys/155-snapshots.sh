@@ -10,7 +10,7 @@ for i in $(seq "${COMMITS:-2300}"); do
 	hf sync v >/dev/null || fail "sync $i"
 done
 until_status '.published.seq >= 2000'
-for k in $(seq 100); do
+for k in $(seq 600); do
 	n=$(find "$W/n/1/l" -type f ! -name '.*' | wc -l)
 	[ "$n" -le 1900 ] && break
 	sleep 0.2
