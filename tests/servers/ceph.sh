@@ -72,7 +72,7 @@ rgw_dns_name = s3.localhost
 C
 }
 ceph_cli() { # name, then commands on standard input
-	timeout 60 "${srv_as[@]}" ceph -c "$W/srv/$1/conf" --connect-timeout 20 >>"$W/srv/$1/cli.out" 2>&1
+	timeout 180 "${srv_as[@]}" ceph -c "$W/srv/$1/conf" --connect-timeout 120 >>"$W/srv/$1/cli.out" 2>&1
 }
 ceph_make() { # name
 	local d=$W/srv/$1 u k i monport ec cmds='' args=(--create-keyring)
@@ -93,12 +93,12 @@ ceph_make() { # name
 	)
 	monmaptool --create --fsid "$(cat "$d/fsid")" --addv a "[v2:127.0.0.1:$monport]" "$d/monmap" >/dev/null 2>&1
 	srv_own "$d"
-	timeout 60 "${srv_as[@]}" ceph-mon -c "$d/conf" --mkfs -i a --monmap "$d/monmap" \
+	timeout 180 "${srv_as[@]}" ceph-mon -c "$d/conf" --mkfs -i a --monmap "$d/monmap" \
 		--keyring "$d/keyring" >"$d/mkfs.out" 2>&1 || { tail "$d/mkfs.out"; fail "no monitor"; }
 	srv_spawn "$1" mon ceph-mon -c "$d/conf" -i a -f
 	for i in $(ceph_each "$1"); do
 		u=$(cat /proc/sys/kernel/random/uuid)
-		timeout 60 "${srv_as[@]}" ceph-osd -c "$d/conf" -i "$i" --mkfs --osd-uuid "$u" \
+		timeout 180 "${srv_as[@]}" ceph-osd -c "$d/conf" -i "$i" --mkfs --osd-uuid "$u" \
 			--monmap "$d/monmap" >>"$d/mkfs.out" 2>&1 || { tail "$d/mkfs.out"; fail "no OSD"; }
 		cmds+="osd new $u $i"$'\n'"osd crush add $i 1.0 root=default host=h"$'\n'
 	done
@@ -117,7 +117,7 @@ ceph_osd_crash() { # name number
 	kill -9 -- "-$(cat "$f")" || fail "osd.$2 does not run"
 	rm "$f"
 	for i in $(seq 300); do
-		echo "osd tree down" | timeout 60 "${srv_as[@]}" ceph -c "$W/srv/$1/conf" 2>/dev/null |
+		echo "osd tree down" | timeout 180 "${srv_as[@]}" ceph -c "$W/srv/$1/conf" 2>/dev/null |
 			grep -q "osd\\.$2 " && return
 		sleep 0.2
 	done

@@ -236,7 +236,8 @@ srv_answers() { # name tries
 			"$(srv_scheme "$1")://$(srv_at "$1"):${srv_port[$1]}/")" != 000 ] && return
 		sleep 0.05
 		for p in $(cat "$W/srv/$1"/*.run); do
-			pgrep -g "$p" -r D,R,S,T >/dev/null || return
+			# It has no group of its own before it has come to setsid.
+			pgrep -g "$p" -r D,R,S,T >/dev/null || kill -0 "$p" 2>/dev/null || return
 		done
 	done
 	return 1

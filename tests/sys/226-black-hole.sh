@@ -23,7 +23,7 @@ for n in c 1 2 3 4; do
 done
 "$TOOLS/linkd" run "$W/ctl" "$P-c" "${links[@]}" >"$W/linkd.out" 2>&1 &
 disown $!
-for i in $(seq 100); do
+for i in $(seq 1200); do
 	grep -q ready "$W/linkd.out" && break
 	sleep 0.05
 done
