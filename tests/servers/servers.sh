@@ -188,7 +188,7 @@ srv_spawn() { # name program command...
 	setsid $in "${srv_as[@]}" "$@" >>"$d/$program.out" 2>&1 </dev/null &
 	echo $! >"$d/$program.run"
 	# It has no group of its own before setsid runs, and who has none is taken for one that ended.
-	while [ "$(awk '{ print $5 }' "/proc/$!/stat" 2>/dev/null || echo $!)" != $! ]; do sleep 0.01; done
+	while [ "$(ps -o pgid= -p $! 2>/dev/null || echo $!)" -ne $! ]; do sleep 0.01; done
 	disown $!
 }
 srv_signal() { # name signal
@@ -236,8 +236,7 @@ srv_answers() { # name tries
 			"$(srv_scheme "$1")://$(srv_at "$1"):${srv_port[$1]}/")" != 000 ] && return
 		sleep 0.05
 		for p in $(cat "$W/srv/$1"/*.run); do
-			# It has no group of its own before it has come to setsid.
-			pgrep -g "$p" -r D,R,S,T >/dev/null || kill -0 "$p" 2>/dev/null || return
+			pgrep -g "$p" -r D,R,S,T >/dev/null || return
 		done
 	done
 	return 1

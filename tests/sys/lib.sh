@@ -31,9 +31,6 @@ fail() {
 hf() { "$HOLDFAST" "$@"; }
 have() { command -v "$1" >/dev/null || skip "$1 is not installed"; }
 
-[ -e /dev/fuse ] || skip "no /dev/fuse"
-[ -x "$HOLDFAST" ] || fail "no $HOLDFAST: run make first"
-
 cleanup() {
 	local rc=$? d p
 	exec >&$said 2>&1
@@ -57,6 +54,8 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 143' TERM INT
+[ -e /dev/fuse ] || skip "no /dev/fuse"
+[ -x "$HOLDFAST" ] || fail "no $HOLDFAST: run make first"
 
 # ok CMD...: must succeed.  no STATUS CMD...: must end with that status and one line of error.
 ok() { "$@" || fail "status $?: $*"; }
