@@ -54,8 +54,11 @@ static int become_large_locked(struct store *st, struct inode *in)
 	if (err)
 		return err;
 	err = ranges_new(&r);
-	/* Others may know older extents of it: wherever it has no bytes now it has a hole. */
-	if (!err && in->born <= HF_MAX(st->published, st->cut_epoch))
+	/*
+	 * Others may know older extents of it, or come to know them by a commit that is on its
+	 * way: wherever it has no bytes now it has a hole.
+	 */
+	if (!err && in->born < st->epoch)
 		err = ranges_set(r, 0, DATA_MAX, RG_META, 0);
 	if (!err)
 		err = ranges_set(r, 0, in->size, RG_HAVE | RG_DIRTY, 0);

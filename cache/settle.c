@@ -13,7 +13,9 @@
  *                  never read).  A range that was punched, cut off or shared since is META:
  *                  there the live extents are newer than the cut, they stay, and META makes
  *                  the next cut publish "drop the range, then these extents".  Also where it
- *                  was written again: its row may not say so yet, and have a hole there.
+ *                  was written again: its row may not say so yet, and have a hole there, or
+ *                  the extents of a copy.  What is not META has been HAVE ever since the
+ *                  cut, hence in its row, too, which was synced after that.
  *                  So after any number of cuts the published extents of a range are those of
  *                  the last cut in which it was dirty or META, which is what replaying the
  *                  commits gives.
@@ -26,7 +28,9 @@
  * in a dirty range need not be those that were published.  So nothing larger becomes clean:
  * every larger inode of the cut is marked as changed, with its dirty ranges as they are, and
  * staged ranges that are not dirty here (the crash took their row back) are made META, so
- * that the next commit says of the inode what is true on this disk.  Smaller files are rows,
+ * that the next commit says of the inode what is true on this disk.  What was given up since
+ * the start, or since an attempt failed, need not be META.  So each file is synced for it, and
+ * its row written with its extents, while nobody can change it.  Smaller files are rows,
  * contents and epoch in one transaction, so for them nothing is lost.  Rows that changed
  * after the cut have a later epoch than the pending one, so `published` may become that.
  */
@@ -142,7 +146,7 @@ static int row_unpublished(struct store *st, const struct inode *in)
 
 static int settle_large(struct settle *s, struct inode *in, const struct staged_row *w)
 {
-	uint64_t pos = w->off, to = w->off + w->len, start, end, covered = 0;
+	uint64_t pos = w->off, to = w->off + w->len, start, end;
 	unsigned flags;
 	bool done;
 	int r = 0;
@@ -159,23 +163,28 @@ static int settle_large(struct settle *s, struct inode *in, const struct staged_
 	while (pos < to && (r = ranges_next(in->spans, pos, to, RG_CUT | RG_DIRTY, &start, &end,
 					    &flags)) == 1) {
 		pos = end = HF_MIN(end, to);
-		if (flags & RG_META)
+		/* After a restart the row is as the spans are: settle_again. */
+		if (flags & RG_META && !s->restart)
 			continue;
 		r = put_extent(s->st, in->ino, start, end - start, w->seg,
 			       w->seg_off + (uint32_t)(start - w->off));
 		if (r)
 			return r;
-		covered += end - start;
 	}
-	if (r < 0 || covered == w->len)
+	if (r < 0 || !s->restart)
 		return r < 0 ? r : 0;
-	r = settle_inlined(s, w, &done);
-	if (r || done || !s->restart)
-		return r;
+	r = ranges_next(in->spans, w->off, to, RG_CUT | RG_DIRTY | RG_META, &start, &end,
+			&flags);
+	if (!r) {
+		r = settle_inlined(s, w, &done);
+		if (r || done)
+			return r;
+	}
 	for (pos = w->off; pos < to; pos = end) {
 		r = ranges_at(in->spans, pos, to, &flags, &end);
-		if (!r && !(flags & (RG_CUT | RG_DIRTY)) && pos < in->size)
-			r = ranges_set(in->spans, pos, HF_MIN(end, in->size) - pos, RG_META, 0);
+		/* Beyond the end, too: the file may grow again before the next cut. */
+		if (!r && !(flags & (RG_CUT | RG_DIRTY)))
+			r = ranges_set(in->spans, pos, end - pos, RG_META, 0);
 		if (r)
 			return r;
 	}
@@ -201,7 +210,7 @@ static int settle_lost(struct settle *s, struct inode *in)
 		in->flags |= INODE_LARGE;
 		r = datafile_load_locked(s->st, in);
 		if (!r)
-			r = ranges_set(in->spans, 0, in->size, RG_META, 0);
+			r = ranges_set(in->spans, 0, DATA_MAX, RG_META, 0);
 	}
 	inode_mark_locked(s->st, in, REC_CH_CONTENT);
 	account_settle_locked(s->st, in, before);
@@ -225,19 +234,20 @@ static int settle_row(struct settle *s, const struct staged_row *w)
 	return r;
 }
 
-/* One slice of `staged` after (ino, off): the rows, or how many; all under one hold. */
-static int settle_slice(struct settle *s, uint64_t *ino, uint64_t *off)
+/* One slice of `staged` after (ino, off), up to inode `last`: how many; all under one hold. */
+static int settle_slice(struct settle *s, uint64_t *ino, uint64_t *off, uint64_t last)
 {
 	struct staged_row row[SLICE];
 	int cnt = 0, more = 0, r = 0;
 	sqlite3_stmt *q = store_stmt(s->st, "SELECT ino,off,len,seg,seg_off,was,was_off FROM "
-					    "staged WHERE (ino,off)>(?1,?2) ORDER BY ino,off "
-					    "LIMIT 256");
+					    "staged WHERE (ino,off)>(?1,?2) AND ino<=?3 ORDER "
+					    "BY ino,off LIMIT 256");
 
 	if (!q)
 		return -EIO;
 	sqlite3_bind_int64(q, 1, (int64_t)*ino);
 	sqlite3_bind_int64(q, 2, (int64_t)*off);
+	sqlite3_bind_int64(q, 3, (int64_t)last);
 	while (cnt < SLICE && (more = store_step(s->st, q)) == 1)
 		row[cnt++] = (struct staged_row){
 			.ino = (uint64_t)sqlite3_column_int64(q, 0),
@@ -260,16 +270,83 @@ static int settle_slice(struct settle *s, uint64_t *ino, uint64_t *off)
 	return r ? r : cnt;
 }
 
-static int settle_staged(struct settle *s)
+static int settle_slices(struct settle *s, uint64_t ino, uint64_t off, uint64_t last)
 {
-	uint64_t ino = 0, off = 0;
 	int r;
 
 	do {
 		pthread_mutex_lock(&s->st->meta);
-		r = settle_slice(s, &ino, &off);
+		r = settle_slice(s, &ino, &off, last);
 		pthread_mutex_unlock(&s->st->meta);
 	} while (r > 0);
+	return r;
+}
+
+static int write_row(struct store *st, struct inode *in)
+{
+	pthread_mutex_lock(&st->meta);
+	int r = store_flush_inode_locked(st, in);
+
+	pthread_mutex_unlock(&st->meta);
+	return r;
+}
+
+/* All of one inode, whose contents nobody changes meanwhile: its row is as they are. */
+static int settle_again(struct settle *s, uint64_t ino)
+{
+	struct store *st = s->st;
+	struct inode *in;
+	int r = inode_get(st, ino, &in);
+
+	if (r)
+		return r == -ENOENT || r == -ESTALE ? 0 : r;
+	r = iolock_write(&in->io);
+	if (!r) {
+		r = datafile_sync_io(st, in);
+		if (!r)
+			r = write_row(st, in);
+		if (!r)
+			r = settle_slices(s, ino - 1, INT64_MAX, ino);
+		/* META: a later row, which may be withheld for long, is not what has it first. */
+		if (!r)
+			r = write_row(st, in);
+		iolock_unlock(&in->io);
+	}
+	inode_put(st, in);
+	return r;
+}
+
+/* The next inode that has rows: 1; 0 none. */
+static int next_staged(struct store *st, uint64_t *ino)
+{
+	pthread_mutex_lock(&st->meta);
+	sqlite3_stmt *q =
+		store_stmt(st, "SELECT ino FROM staged WHERE ino>?1 ORDER BY ino LIMIT 1");
+	int r = -EIO;
+
+	if (q) {
+		sqlite3_bind_int64(q, 1, (int64_t)*ino);
+		r = store_step(st, q);
+		if (r == 1)
+			*ino = (uint64_t)sqlite3_column_int64(q, 0);
+		sqlite3_reset(q);
+	}
+	pthread_mutex_unlock(&st->meta);
+	return r;
+}
+
+static int settle_staged(struct settle *s)
+{
+	uint64_t ino = 0;
+	int r;
+
+	if (!s->restart)
+		return settle_slices(s, 0, 0, INT64_MAX);
+	while ((r = next_staged(s->st, &ino)) == 1) {
+		r = publish_stopping(s->p) ? -ECANCELED : settle_again(s, ino);
+		if (r)
+			return r;
+	}
 	return r;
 }
 
