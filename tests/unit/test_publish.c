@@ -689,80 +689,6 @@ static void test_crash(void **state)
 	}
 }
 
-/* --- what a cut says of bytes that changed twice meanwhile --- */
-
-#define CUT_OFF 100000u
-#define AGAIN	250000u /* in what was cut off */
-
-struct twice {
-	struct drive *d;
-	char copy[96];
-	bool changed, crashed;
-};
-
-static int twice_stage(void *arg, const char *name)
-{
-	struct twice *t = arg;
-	struct store *st = t->d->st;
-
-	if (!strcmp(name, "put") && !t->changed) {
-		struct inode *in = dv_file(st, INO_ROOT, "f");
-
-		t->changed = true;
-		assert_int_equal(data_truncate(st, in, CUT_OFF, false), 0);
-		assert_int_equal(data_truncate(st, in, 300000, false), 0);
-		assert_int_equal(data_sync(st, in, false), 0);
-		inode_put(st, in);
-		/* Not synced: the row stays as it is. */
-		dv_write(st, INO_ROOT, "f", AGAIN, 512, 9);
-	}
-	if (!strcmp(name, "applied") && t->changed) {
-		dv_copy(t->d->dir, t->copy);
-		t->crashed = true;
-	}
-	return t->crashed;
-}
-
-/*
- * While a file is being published it is cut off, made longer, and written where it had been cut
- * off.  Then a crash takes that write, but not what the commit means here: the hole is one.
- */
-static void test_changed_twice(void **state)
-{
-	struct drive d;
-	struct twice t = {.d = &d};
-	uint8_t *want = calloc(1, 300000), *got = malloc(300000), again[512];
-	struct inode *in;
-
-	(void)state;
-	dv_open(&d);
-	snprintf(t.copy, sizeof t.copy, "%s/crashed", d.x.base);
-	dv_write(d.st, INO_ROOT, "f", 0, 300000, 2);
-	assert_int_equal(publish_prepare(&d.p, d.st, &d.po), 0);
-	d.p->stage = twice_stage;
-	d.p->stage_arg = &t;
-	assert_int_equal(publish_run(d.p), 0);
-	assert_int_equal(publish_wait(d.p, false, now_ms() + 20000), -ECANCELED);
-	assert_true(t.changed && t.crashed);
-	dv_stop(&d);
-	assert_int_equal(store_close(d.st), 0);
-	d.st = dv_store(&d, t.copy);
-	in = dv_file(d.st, INO_ROOT, "f");
-	assert_int_equal(data_read(d.st, in, got, 300000, 0), 300000);
-	fx_fill(want, 300000, 2);
-	memset(want + CUT_OFF, 0, 300000 - CUT_OFF);
-	fx_fill(again, sizeof again, 9);
-	if (!memcmp(got + AGAIN, again, sizeof again))
-		memcpy(want + AGAIN, again, sizeof again);
-	assert_memory_equal(got, want, 300000);
-	inode_put(d.st, in);
-	dv_start(&d);
-	check_published(&d);
-	free(want);
-	free(got);
-	dv_close(&d);
-}
-
 /* --- extents and rows --- */
 
 #define MORE_LEN  300000u
@@ -1030,7 +956,6 @@ int main(void)
 		cmocka_unit_test(test_instant),
 		cmocka_unit_test(test_instant_control),
 		cmocka_unit_test(test_crash),
-		cmocka_unit_test(test_changed_twice),
 		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_given_up_again),
 		cmocka_unit_test(test_grown_again),
