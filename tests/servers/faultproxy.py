@@ -360,7 +360,7 @@ async def write_body(w, body, rate):
 
 def reset(w):
     s = w.get_extra_info("socket")
-    if s:
+    if s and s.fileno() >= 0:   # its client may have gone a moment ago
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     w.transport.abort()
 
