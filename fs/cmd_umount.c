@@ -175,6 +175,14 @@ static int go(const char *path, const char *dir, pid_t pid, bool now, bool gone)
 	return status;
 }
 
+/* The mount that was found has no socket any more: another umount may just have ended it. */
+static bool gone_meanwhile(const char *path)
+{
+	char name[64];
+
+	return mounts_find(path, name) == 0;
+}
+
 /* Publishes; then the tree goes, then the process. */
 static int leave(const char *dir, const char *path, const char *name, bool now)
 {
@@ -196,6 +204,8 @@ static int leave(const char *dir, const char *path, const char *name, bool now)
 	silent |= now && (err == -ETIMEDOUT || err == -ECONNRESET);
 	if (err == -ENOENT && mounts_stale(path))
 		status = clear_dead(path, dir);
+	else if (err == -ENOENT && gone_meanwhile(path))
+		status = go(path, dir, pid ? pid : lock_holder(dir), now, true);
 	else if (err == -ENOENT)
 		status = cmd_fail("umount",
 				  "the mount of %s on %s does not belong to this state "

@@ -71,12 +71,14 @@ for i in 1 2 3; do
 	eq "$(cat "$W"/err[12] | grep -c .)" 1 "lines of error"
 	[ $a -eq 0 ] && at=$M || at=$W/m2
 	# status and sync while it ends, and a second umount
-	hf umount "$at" & u=$!
+	hf umount "$at" 2>"$W/err1" & u=$!
 	hf status v --json >"$W/st" 2>/dev/null && jq -e .volume "$W/st" >/dev/null
-	# Either may be the one that does it.
-	hf umount "$at" 2>/dev/null; b=$?
+	# Either may be the one that does it; the other helped, or came too late.
+	hf umount "$at" 2>"$W/err2"; b=$?
 	wait $u; u=$?
-	[ $u -eq 0 ] || [ $b -eq 0 ] || fail "umount beside another one"
+	[ $u -eq 0 ] || [ $b -eq 0 ] || fail "umount beside another one: $(cat "$W"/err[12])"
+	[ $u -eq 0 ] || grep -q "no volume is mounted" "$W/err1" || fail "umount beside another one: $(cat "$W/err1")"
+	[ $b -eq 0 ] || grep -q "no volume is mounted" "$W/err2" || fail "a second umount: $(cat "$W/err2")"
 	mountpoint -q "$at" && fail "still mounted"
 	hf status v --json | jq -e '.mounted == false' >/dev/null || fail "status after umount"
 done
