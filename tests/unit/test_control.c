@@ -163,7 +163,8 @@ static void many(void **state)
 	/* Idle connections do not hold it back. */
 	int64_t before = now_ms();
 	control_stop(c);
-	assert_true(now_ms() - before < 2000);
+	/* They have half a minute to say what they want. */
+	assert_true(now_ms() - before < 15000);
 	for (size_t i = 0; i < 4; i++)
 		close(idle[i]);
 }

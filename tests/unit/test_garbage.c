@@ -80,7 +80,7 @@ static int rounds(struct drive *d, struct store *st, const struct rounds *o)
 			r = garbage_round(p, &g, true, &next);
 		if (next != INT64_MAX && next - now_ms() < 1000 && next > now_ms())
 			poll(NULL, 0, (int)(next - now_ms()) + 1);
-	} while (!r && (next - now_ms() < 1000 || now_ms() < until) && now_ms() < until + 50);
+	} while (!r && (next - now_ms() < 1000 || now_ms() < until) && now_ms() < until + 5000);
 	publish_stop(p);
 	return r;
 }

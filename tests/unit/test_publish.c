@@ -207,7 +207,7 @@ static void test_snapshot(void **state)
 		assert_int_equal(dv_publish(&d), 0);
 	}
 	/* The mend thread takes them when it comes to it. */
-	int64_t until = now_ms() + 10000;
+	int64_t until = now_ms() + 60000;
 
 	while (dv_number(d.st, "SELECT v FROM kv WHERE k='snap'") < 2 && now_ms() < until) {
 		dv_write(d.st, INO_ROOT, "tick", 0, 10, (uint32_t)now_ms());
@@ -231,7 +231,7 @@ static uint64_t snapshots(struct drive *d)
 /* Small commits until there are so many snapshots. */
 static void until_snapshots(struct drive *d, uint64_t want, uint32_t *seed)
 {
-	int64_t until = now_ms() + 30000;
+	int64_t until = now_ms() + 60000;
 
 	while (snapshots(d) < want && now_ms() < until) {
 		char name[16];
@@ -300,7 +300,7 @@ static void test_trim(void **state)
 	away(&d, 2, false);
 	volume_verify(d.x.v, now_ms() + 2000);
 	publish_poke(d.p);
-	assert_int_equal(publish_wait(d.p, true, now_ms() + 20000), 0);
+	assert_int_equal(publish_wait(d.p, true, now_ms() + 60000), 0);
 	dv_stop(&d);
 	all_losses(&d);
 	unsigned most = 0;
@@ -329,7 +329,7 @@ static void test_quorum(void **state)
 			away(&d, i, true);
 		volume_verify(d.x.v, now_ms() + 2000);
 		dv_write(d.st, INO_ROOT, "x", 0, 10, 1);
-		int r = publish_wait(d.p, false, now_ms() + 700);
+		int r = publish_wait(d.p, false, now_ms() + (control ? 60000 : 700));
 
 		if (control) {
 			/* It takes too few copies for enough: what the rule is there against.
@@ -370,7 +370,7 @@ static void test_mend(void **state)
 	away(&d, 2, false);
 	volume_verify(d.x.v, now_ms() + 2000);
 	publish_poke(d.p);
-	assert_int_equal(publish_wait(d.p, true, now_ms() + 10000), 0);
+	assert_int_equal(publish_wait(d.p, true, now_ms() + 60000), 0);
 	publish_get_status(d.p, &s);
 	assert_int_equal(s.below_target, 0);
 	assert_int_equal(s.survives, 2);
@@ -400,7 +400,7 @@ static void test_mend_unmounted(void **state)
 		assert_int_equal(dv_blobs(&d, i, "s"), 0);
 	}
 	dv_start(&d);
-	int64_t until = now_ms() + 10000;
+	int64_t until = now_ms() + 60000;
 
 	while (now_ms() < until && (!dv_blobs(&d, 3, "s") || !dv_blobs(&d, 4, "s") ||
 				    !dv_blobs(&d, 3, "l") || !dv_blobs(&d, 4, "l")))
