@@ -41,6 +41,9 @@
 
 extern char **environ;
 
+static const char *const words[] = {
+	"",	  "create", "mkdir", "write", "truncate", "punch",     "rename",   "link",
+	"unlink", "rmdir",  "chmod", "xattr", "fsync",	  "fdatasync", "fsyncdir", "sync"};
 static struct ledger *l;
 static char **opt; /* run's arguments from DIR on */
 
@@ -406,10 +409,6 @@ static void look(struct thread *t)
 
 static void *thread_main(void *arg)
 {
-	static const char *const words[] = {"",		"create",    "mkdir",	 "write",
-					    "truncate", "punch",     "rename",	 "link",
-					    "unlink",	"rmdir",     "chmod",	 "xattr",
-					    "fsync",	"fdatasync", "fsyncdir", "sync"};
 	struct thread *t = arg;
 	struct op *ops = l->op[t->number];
 
@@ -796,6 +795,31 @@ static bool part_of(struct view *v, struct model *m, const struct op *p)
 	return true;
 }
 
+/* What was done with a larger file of which a unit is there that is older than it may be. */
+static void tell(const struct view *v, const struct seen *n)
+{
+	const struct op *ops = l->op[v->thread];
+	int64_t least = v->at_least;
+
+	for (uint32_t k = 0; k < v->acked; k++)
+		if (ops[k].obj == n->obj &&
+		    (ops[k].kind == OP_RENAME || ops[k].kind == OP_LINK ||
+		     ops[k].kind == OP_FSYNC || ops[k].kind == OP_FDATASYNC))
+			least = HF_MAX(least, (int64_t)k + 1);
+	if (!n->lax || n->until >= least)
+		return;
+	printf("    object %u, unit %u has version %u of %lld, was done:\n", n->obj, n->which,
+	       n->unit[n->which], (long long)n->until);
+	for (uint32_t k = 0; k < v->begun; k++) {
+		const struct op *p = &ops[k];
+		bool in = p->off <= n->which && n->which < p->off + p->len;
+		if (p->kind == OP_PUBLISH ||
+		    (p->obj == n->obj && p->kind != OP_FSYNCDIR &&
+		     (in || (p->kind != OP_WRITE && p->kind != OP_PUNCH))))
+			printf("    %u: %s %u %u\n", k + 1, words[p->kind], p->off, p->len);
+	}
+}
+
 /* All states of one thread that are as what is there. */
 static void search(struct view *v, uint64_t root, bool published)
 {
@@ -823,6 +847,8 @@ static void search(struct view *v, uint64_t root, bool published)
 	printf("thread %u: no state after %u to %u operations (%u acknowledged) is as what is "
 	       "there\n",
 	       v->thread, v->floor, v->begun, v->acked);
+	for (uint32_t i = 0; i < v->seens; i++)
+		tell(v, &v->seen[i]);
 	model_init(&m, root);
 	const char *last = "";
 	char text[200] = "";
