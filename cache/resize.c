@@ -206,8 +206,11 @@ static int punch_locked(struct store *st, struct inode *in, const struct punch *
 	if (!err)
 		err = ranges_set(in->spans, p->off, len, 0,
 				 RG_HAVE | RG_DIRTY | RG_CUT | RG_CMETA);
-	/* What is or is going to be published there has to be dropped there too. */
-	if (!err && in->file->cutinfo && len)
+	/*
+	 * What is or is going to be published there has to be dropped there too, whether or not
+	 * extents here say so: those of a commit may have been left out (settle.c).
+	 */
+	if (!err && len && (in->file->cutinfo || in->born < st->epoch))
 		err = ranges_set(in->spans, p->off, len, RG_META, 0);
 	else if (!err && len)
 		err = extent_each_locked(st, in->ino, p->off, p->end, mark_meta, in);

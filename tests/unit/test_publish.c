@@ -894,6 +894,40 @@ static void test_grown_again(void **state)
 	given_close(g);
 }
 
+static void enlarge(struct given *g)
+{
+	dv_write(g->d->st, INO_ROOT, "small", 0, MORE_LEN, 5);
+}
+
+/*
+ * A file that was a smaller one in the cut becomes larger, which is not synced, and the power
+ * goes: it is published once more, for what the cut stored of it is garbage by now.
+ */
+static void test_enlarged(void **state)
+{
+	static const struct step steps[] = {{"packed", enlarge}, {"applied", NULL}, {0}};
+	struct drive d;
+	struct given *g = given_open(&d, false);
+
+	(void)state;
+	fx_fill(g->want, MORE_LEN, 1);
+	dv_write(d.st, INO_ROOT, "small", 0, 60000, 4);
+	given_start(g, steps);
+	given_crash(g, "one");
+	struct inode *in = dv_file(d.st, INO_ROOT, "small");
+	uint64_t ino = in->ino;
+	char sql[80];
+	assert_int_equal(in->size, 60000);
+	inode_put(d.st, in);
+	dv_start(&d);
+	assert_int_equal(dv_publish(&d), 0);
+	dv_stop(&d);
+	snprintf(sql, sizeof sql, "SELECT sum(len) FROM extent WHERE ino=%llu",
+		 (unsigned long long)ino);
+	assert_int_equal(dv_number(d.st, sql), 60000);
+	given_close(g);
+}
+
 static void *worker(void *arg)
 {
 	struct work *w = arg;
@@ -959,6 +993,7 @@ int main(void)
 		cmocka_unit_test(test_given_up),
 		cmocka_unit_test(test_given_up_again),
 		cmocka_unit_test(test_grown_again),
+		cmocka_unit_test(test_enlarged),
 		cmocka_unit_test(test_snapshot),
 		cmocka_unit_test(test_busy),
 		cmocka_unit_test(test_trim),
