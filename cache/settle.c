@@ -146,9 +146,9 @@ static int row_unpublished(struct store *st, const struct inode *in)
 
 static int settle_large(struct settle *s, struct inode *in, const struct staged_row *w)
 {
-	uint64_t pos = w->off, to = w->off + w->len, start, end;
-	bool done, skipped = false;
+	uint64_t pos = w->off, to = w->off + w->len, start, end, covered = 0;
 	unsigned flags;
+	bool done;
 	int r = 0;
 
 	if (w->off == STAGED_MARK) {
@@ -164,20 +164,19 @@ static int settle_large(struct settle *s, struct inode *in, const struct staged_
 					    &flags)) == 1) {
 		pos = end = HF_MIN(end, to);
 		/* After a restart the row is as the spans are: settle_again. */
-		if (flags & RG_META && !s->restart) {
-			skipped = true;
+		if (flags & RG_META && !s->restart)
 			continue;
-		}
 		r = put_extent(s->st, in->ino, start, end - start, w->seg,
 			       w->seg_off + (uint32_t)(start - w->off));
 		if (r)
 			return r;
+		covered += end - start;
 	}
 	/*
 	 * Its row, which may be that of the smaller file it was in the cut, must find a cut that
 	 * takes it: what the commit says of it is said here by nothing, and goes as garbage.
 	 */
-	if (r >= 0 && skipped)
+	if (r >= 0 && covered != w->len)
 		r = row_unpublished(s->st, in);
 	if (r < 0 || !s->restart)
 		return r < 0 ? r : 0;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
+#include <linux/falloc.h>
 #include <poll.h>
 #include "drive_util.h"
 
@@ -899,33 +900,51 @@ static void enlarge(struct given *g)
 	dv_write(g->d->st, INO_ROOT, "small", 0, MORE_LEN, 5);
 }
 
+static void enlarge_beside(struct given *g)
+{
+	struct inode *in = dv_file(g->d->st, INO_ROOT, "small");
+
+	enlarge(g);
+	assert_int_equal(data_fallocate(g->d->st, in,
+					FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 70000,
+					false),
+			 0);
+	inode_put(g->d->st, in);
+}
+
 /*
  * A file that was a smaller one in the cut becomes larger, which is not synced, and the power
  * goes: it is published once more, for what the cut stored of it is garbage by now.
  */
 static void test_enlarged(void **state)
 {
-	static const struct step steps[] = {{"packed", enlarge}, {"applied", NULL}, {0}};
+	static const struct step steps[][3] = {
+		{{"packed", enlarge}, {"applied", NULL}, {0}},
+		{{"packed", enlarge_beside}, {"applied", NULL}, {0}},
+	};
 	struct drive d;
-	struct given *g = given_open(&d, false);
 
 	(void)state;
-	fx_fill(g->want, MORE_LEN, 1);
-	dv_write(d.st, INO_ROOT, "small", 0, 60000, 4);
-	given_start(g, steps);
-	given_crash(g, "one");
-	struct inode *in = dv_file(d.st, INO_ROOT, "small");
-	uint64_t ino = in->ino;
-	char sql[80];
-	assert_int_equal(in->size, 60000);
-	inode_put(d.st, in);
-	dv_start(&d);
-	assert_int_equal(dv_publish(&d), 0);
-	dv_stop(&d);
-	snprintf(sql, sizeof sql, "SELECT sum(len) FROM extent WHERE ino=%llu",
-		 (unsigned long long)ino);
-	assert_int_equal(dv_number(d.st, sql), 60000);
-	given_close(g);
+	for (int i = 0; i < 2; i++) {
+		struct given *g = given_open(&d, false);
+		char sql[80];
+
+		fx_fill(g->want, MORE_LEN, 1);
+		dv_write(d.st, INO_ROOT, "small", 0, 60000, 4);
+		given_start(g, steps[i]);
+		given_crash(g, "one");
+		struct inode *in = dv_file(d.st, INO_ROOT, "small");
+		uint64_t ino = in->ino;
+		assert_int_equal(in->size, 60000);
+		inode_put(d.st, in);
+		dv_start(&d);
+		assert_int_equal(dv_publish(&d), 0);
+		dv_stop(&d);
+		snprintf(sql, sizeof sql, "SELECT sum(len) FROM extent WHERE ino=%llu",
+			 (unsigned long long)ino);
+		assert_int_equal(dv_number(d.st, sql), 60000);
+		given_close(g);
+	}
 }
 
 static void *worker(void *arg)
