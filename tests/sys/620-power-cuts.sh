@@ -27,7 +27,7 @@ POWER=$B/power
 gaps=(150 300 300 600 1500) # operations from one cut to the next
 [ "${SHORT:-}" ] && CUTS=40 EVERY=${EVERY:-8} FULL=${FULL:-4} gaps=(80 150 150 300 300)
 [ "${CUTS:-}" ] ||
-	skip "not in check: SHORT=1, CUTS=n or \`make power\` runs it"
+	skip "not in check: too few runs since what it found last was mended (SHORT=1, CUTS=n or \`make power\` runs it)"
 PER=${PER:-20} EVERY=${EVERY:-4} FULL=${FULL:-1} THREADS=3 GAP=${GAP:-}
 read -ra systems <<<"${FS:-ext4 xfs}"
 [ "$CUTS" -ge $((PER * ${#systems[@]})) ] || PER=$(((CUTS + ${#systems[@]} - 1) / ${#systems[@]}))
