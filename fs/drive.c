@@ -217,8 +217,14 @@ int drive_open(struct drive **out, struct config *cfg, struct keys *keys,
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->idle, NULL);
 	mine.dir = cfg->dir;
-	wait_for_lock(cfg);
-	int err = database_missing(cfg) ? -EBADMSG : store_open(&d->st, &mine);
+	int64_t until = now_ms() + LOCK_S * 1000;
+	int err;
+
+	/* The next command may be faster than we are, once the lock is free. */
+	do {
+		wait_for_lock(cfg);
+		err = database_missing(cfg) ? -EBADMSG : store_open(&d->st, &mine);
+	} while (err == -EBUSY && now_ms() < until);
 	if (err == -EBUSY)
 		log_fail(err,
 			 "%s is in use by another process: it is mounted, or a command is at "
