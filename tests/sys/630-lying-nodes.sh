@@ -89,6 +89,9 @@ hurt() { # how kind node all|one
 	if [ "$2" = mark ]; then
 		f=$(printf '%s\n' "${list[@]}" | xargs ls -t | head -n 1)
 		list=("$f")
+	elif [ "$2 $4" = "shard one" ]; then
+		# Of one that is needed: what is garbage, and not collected yet, is nobody's loss.
+		list=("${shard[$3]}")
 	elif [ "$4" = one ]; then
 		list=("${list[RANDOM % ${#list[@]}]}")
 	fi
