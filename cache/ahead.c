@@ -17,7 +17,6 @@
 #include "cache/datafile.h"
 #include "net/cond.h"
 
-#define IN_FLIGHT      2u		 /* and one being filled */
 #define PIECE_LEN      ((size_t)1 << 20) /* in one read */
 #define WRITTEN_MS     1000		 /* a file written so lately is still being written; */
 #define WRITING_MAX_MS 25000		 /* but it is not waited for longer than that */
@@ -39,7 +38,7 @@ struct ahead {
 	struct publisher *p;
 	struct store *st;
 	struct seg_builder *b;
-	struct sending flight[IN_FLIGHT];
+	struct sending flight[AHEAD_IN_FLIGHT];
 	unsigned flight_cnt;
 	uint8_t *piece;
 	uint64_t gen, hurries; /* of p->held, as of the last look */
@@ -128,8 +127,8 @@ static int finish_one(struct ahead *a)
 	if (!r)
 		r = arrived(a, s, &place);
 	sending_release(a, s);
-	memmove(&a->flight[0], &a->flight[1], (IN_FLIGHT - 1) * sizeof a->flight[0]);
-	a->flight[IN_FLIGHT - 1] = (struct sending){0};
+	memmove(&a->flight[0], &a->flight[1], (AHEAD_IN_FLIGHT - 1) * sizeof a->flight[0]);
+	a->flight[AHEAD_IN_FLIGHT - 1] = (struct sending){0};
 	a->flight_cnt--;
 	return r ? r : publish_stage(a->p, "ahead");
 }
@@ -402,7 +401,7 @@ static int work(struct ahead *a)
 		return r;
 	if (k.in) {
 		r = tools(a);
-		if (!r && a->flight_cnt == IN_FLIGHT)
+		if (!r && a->flight_cnt == AHEAD_IN_FLIGHT)
 			r = finish_one(a);
 		if (r) {
 			inode_put(a->st, k.in);

@@ -148,6 +148,12 @@ struct cut {
 	bool hold_old; /* some of them were published in a former state */
 };
 
+/*
+ * Segments on their way ahead of commits, besides the one that is filled.  With two, links
+ * fall idle whenever both arrive at once.
+ */
+#define AHEAD_IN_FLIGHT 3u
+
 struct publisher {
 	struct store *st;
 	struct publish_opts opts;

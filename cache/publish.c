@@ -12,7 +12,6 @@
 #define BUSY_WAIT_MS   25000
 #define INTERVAL_MS    5000
 #define BACKOFF_MAX_MS 30000
-#define AHEAD_STRIPES  3
 
 static int wait_until(struct publisher *p, int64_t ms)
 {
@@ -632,7 +631,7 @@ int publish_prepare(struct publisher **out, struct store *st, const struct publi
 	int r = copy_opts(p, o);
 
 	if (!r && st->vol)
-		r = seg_pool_new(&p->ahead_pool, st->vol->k, st->vol->m, AHEAD_STRIPES);
+		r = seg_pool_new(&p->ahead_pool, st->vol->k, st->vol->m, AHEAD_IN_FLIGHT + 1);
 	if (!r) {
 		pthread_mutex_lock(&st->meta);
 		r = move_table_locked(st);
