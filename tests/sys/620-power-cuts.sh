@@ -6,7 +6,7 @@
 # file system replays its journal, the drive is mounted, and has a state of its history with
 # everything that was acknowledged, publishes, passes fsck, and is recovered from the nodes as it
 # is here.  What the nodes had at that instant is a state of the drive, too, and not contradicted.
-#	CUTS; SHORT=1: 40 of them, in a minute; SEED; FS="ext4 xfs"; PER (20) cuts of one session; FULL (4; with CUTS 1): after each how many'th
+#	CUTS (40, with fewer operations in between); SEED; FS="ext4 xfs"; PER (20) cuts of one session; FULL (4; with CUTS 1): after each how many'th
 #	cut it goes on and is checked; EVERY (8; with CUTS 4): each how many'th is recovered, before and after;
 #	KEEP=1 keeps what a failure was seen in
 #	WEAKEN: a mechanism that is left out (tools/preload/weaken)
@@ -25,9 +25,7 @@ nm -D "$HOLDFAST" 2>/dev/null | grep -q '__[at]san_init' && skip "a sanitizer's 
 POWER=$B/power
 [ -x "$POWER/stream" ] || fail "no $POWER/stream: run make tools first"
 gaps=(150 300 300 600 1500) # operations from one cut to the next
-[ "${SHORT:-}" ] && CUTS=40 EVERY=${EVERY:-8} FULL=${FULL:-4} gaps=(80 150 150 300 300)
-[ "${CUTS:-}" ] ||
-	skip "not in check: too few runs since what it found last was mended (SHORT=1, CUTS=n or \`make power\` runs it)"
+[ "${CUTS:-}" ] || CUTS=40 EVERY=${EVERY:-8} FULL=${FULL:-4} gaps=(80 150 150 300 300)
 PER=${PER:-20} EVERY=${EVERY:-4} FULL=${FULL:-1} THREADS=3 GAP=${GAP:-}
 read -ra systems <<<"${FS:-ext4 xfs}"
 [ "$CUTS" -ge $((PER * ${#systems[@]})) ] || PER=$(((CUTS + ${#systems[@]} - 1) / ${#systems[@]}))
