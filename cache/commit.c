@@ -266,8 +266,12 @@ void store_pressure_locked(struct store *st)
 {
 	if (st->small_bytes > FLUSH_SMALL || st->dirty_cnt > st->dirty_left + FLUSH_INODES)
 		store_flush_locked(st, false);
-	/* Near the end of the disk a transaction must fit into the reserve, whatever it does. */
-	if (st->space_short && st->dbx->writes > st->space_reserve / WRITE_COST / 4)
+	/*
+	 * Near the end of the disk a transaction must fit into the reserve, whatever it does.
+	 * And who draws the last number commits without what was renamed.
+	 */
+	if ((st->space_short && st->dbx->writes > st->space_reserve / WRITE_COST / 4) ||
+	    store_numbers_low_locked(st))
 		commit_group(st, atomic_fetch_add(&st->commit_seq, 1) + 1, DB_CKPT_PASSIVE);
 }
 

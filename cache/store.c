@@ -16,6 +16,7 @@
 
 #define COMMIT_MS      1000
 #define NUMBER_BLOCK   65536
+#define NUMBERS_LEFT   4096 /* more than all who are between store_pressure and a draw take */
 #define RESERVE_MAX    ((uint64_t)128 << 20)
 #define RESERVE_MIN    ((uint64_t)16 << 20) /* unless it were more than a sixth */
 #define SPACE_FRESH_MS 200
@@ -61,6 +62,13 @@ static uint64_t new_number(struct store *st, const char *key, uint64_t *next, ui
 	    (store_flush_locked(st, false) || db_commit_locked(st, DB_CKPT_NONE)))
 		return 0;
 	return (uint64_t)st->device << DEVICE_SHIFT | (*next)++;
+}
+
+bool store_numbers_low_locked(const struct store *st)
+{
+	return (st->ino_reserved > st->ino_safe &&
+		st->next_ino + NUMBERS_LEFT > st->ino_safe) ||
+	       (st->lid_reserved > st->lid_safe && st->next_lid + NUMBERS_LEFT > st->lid_safe);
 }
 
 uint64_t store_new_ino_locked(struct store *st)

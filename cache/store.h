@@ -278,9 +278,14 @@ int store_writable_locked(const struct store *st);
  */
 void store_touch_locked(struct store *st, uint64_t what);
 bool store_undone_locked(const struct store *st, uint64_t what);
-/* Numbers for a new inode or name; 0 when none can be had (the store is failed). meta held. */
+/*
+ * Numbers for a new inode or name; 0 when none can be had (the store is failed).
+ * _low: a commit should come first, as the next ones may have to make one on the spot, without
+ * syncing what was renamed.  meta held.
+ */
 uint64_t store_new_ino_locked(struct store *st);
 uint64_t store_new_lid_locked(struct store *st);
+bool store_numbers_low_locked(const struct store *st);
 
 /* Settings in kv; blobs and integers.  meta held. -ENOENT when absent. */
 int store_get_u64(struct store *st, const char *k, uint64_t *v);

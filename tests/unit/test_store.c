@@ -431,6 +431,35 @@ static void timed(void **state)
 	assert_int_equal(store_close(st), 0);
 }
 
+/* Many numbers are drawn before the next commit. */
+static void last_numbers(void **state)
+{
+	struct store *st;
+
+	(void)state;
+	assert_int_equal(open_(&st, false), 0);
+	struct inode *in = create(st, "new");
+	assert_int_equal(store_commit(st), 0);
+	fake_write_large(st, in, 1 << 20);
+	assert_int_equal(meta_rename(st, INO_ROOT, "new", 3, INO_ROOT, "old", 3, 0, NULL), 0);
+	pthread_mutex_lock(&st->meta);
+	while (st->next_lid + 100 < st->lid_safe)
+		assert_int_not_equal(store_new_lid_locked(st), 0);
+	pthread_mutex_unlock(&st->meta);
+	assert_int_equal(fake_fsyncs, 0);
+	for (int i = 0; i < 200; i++) {
+		char name[16];
+
+		snprintf(name, sizeof name, "f%d", i);
+		inode_put(st, create(st, name));
+	}
+	assert_int_equal(fake_fsyncs, 1);
+	assert_int_equal(fake_query(st, "SELECT size FROM inode WHERE ino=?", in->ino),
+			 1 << 20);
+	inode_put(st, in);
+	assert_int_equal(store_close(st), 0);
+}
+
 /* A write comes during the first two of them. */
 static int busy_fsync(struct store *st, struct inode *in)
 {
@@ -935,6 +964,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(group, setup, teardown),
 		cmocka_unit_test_setup_teardown(timed, setup, teardown),
 		cmocka_unit_test_setup_teardown(withheld, setup, teardown),
+		cmocka_unit_test_setup_teardown(last_numbers, setup, teardown),
 		cmocka_unit_test_setup_teardown(renaming, setup, teardown),
 		cmocka_unit_test_setup_teardown(skip_sync, setup, teardown),
 		cmocka_unit_test_setup_teardown(idle_synced, setup, teardown),
