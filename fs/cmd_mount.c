@@ -209,6 +209,9 @@ static int check_not_mounted(const struct config *cfg, const char *credentials)
 	int fd = -1, status = 0;
 
 	int err = cmd_ping(cfg->dir, &pid, &answer);
+	/* It died before it answered: the lock says when it is gone. */
+	if (err == -ECONNRESET)
+		err = -ENOENT;
 	if (err && err != -ENOENT)
 		status = cmd_fail_last("mount", err);
 	if (!err && json_is_true(json_object_get(answer, "mounted")))
