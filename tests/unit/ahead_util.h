@@ -5,6 +5,7 @@
 
 #include <poll.h>
 #include "drive_util.h"
+#include "net/cond.h"
 
 #define MIN  (256u << 10) /* what is huge here */
 #define SEG  (MIN / 4)	  /* what is sent at once then */
@@ -56,7 +57,7 @@ static inline void gate_init(struct gate *g, struct drive *d)
 {
 	*g = (struct gate){.d = d, .allowed = UINT32_MAX};
 	pthread_mutex_init(&g->lock, NULL);
-	pthread_cond_init(&g->cond, NULL);
+	assert_int_equal(cond_init(&g->cond), 0);
 }
 
 static inline void gate_allow(struct gate *g, unsigned n)
@@ -67,12 +68,21 @@ static inline void gate_allow(struct gate *g, unsigned n)
 	pthread_mutex_unlock(&g->lock);
 }
 
+/* Until n segments are stored.  Where they never are, what is torn down would wait for them. */
 static inline void gate_await(struct gate *g, unsigned n)
 {
+	int64_t until = now_ms() + 120000;
+	int rc = 0;
+
 	pthread_mutex_lock(&g->lock);
-	while (g->stored < n)
-		pthread_cond_wait(&g->cond, &g->lock);
+	while (!rc && g->stored < n)
+		rc = cond_until(&g->cond, &g->lock, until);
+	unsigned stored = g->stored;
 	pthread_mutex_unlock(&g->lock);
+	if (stored < n) {
+		fprintf(stderr, "%u of %u segments were stored in 120 s\n", stored, n);
+		abort();
+	}
 }
 
 static inline void start(struct drive *d, int (*stage)(void *, const char *), void *arg)

@@ -403,13 +403,8 @@ static void test_growing(void **state)
 		size += 2 * SEG;
 		gate_allow(&g, at + 1);
 		pthread_mutex_lock(&g.lock);
-		while (g.stored < at + 1 && !cut_done(d.p, a.t.cut)) {
-			struct timespec ts;
-
-			clock_gettime(CLOCK_REALTIME, &ts);
-			ts.tv_sec++;
-			pthread_cond_timedwait(&g.cond, &g.lock, &ts);
-		}
+		while (g.stored < at + 1 && !cut_done(d.p, a.t.cut))
+			cond_until(&g.cond, &g.lock, now_ms() + 1000);
 		pthread_mutex_unlock(&g.lock);
 		over = cut_done(d.p, a.t.cut) || at > 8 * HUGE / SEG;
 	}
