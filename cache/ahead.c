@@ -400,8 +400,10 @@ static int work(struct ahead *a)
 	if (r)
 		return r;
 	if (k.in) {
+		unsigned most = a->p->rate ? AHEAD_IN_FLIGHT : AHEAD_UNKNOWN;
+
 		r = tools(a);
-		if (!r && a->flight_cnt == AHEAD_IN_FLIGHT)
+		if (!r && a->flight_cnt >= most)
 			r = finish_one(a);
 		if (r) {
 			inode_put(a->st, k.in);

@@ -150,9 +150,11 @@ struct cut {
 
 /*
  * Segments on their way ahead of commits, besides the one that is filled.  With two, links
- * fall idle whenever both arrive at once.
+ * fall idle whenever both arrive at once.  Before a rate is known they are large, whatever the
+ * links are (ahead_seg), and a crash loses them.
  */
 #define AHEAD_IN_FLIGHT 3u
+#define AHEAD_UNKNOWN   2u
 
 struct publisher {
 	struct store *st;
