@@ -64,11 +64,15 @@ static uint64_t new_number(struct store *st, const char *key, uint64_t *next, ui
 	return (uint64_t)st->device << DEVICE_SHIFT | (*next)++;
 }
 
+static bool low(uint64_t next, uint64_t safe, uint64_t reserved)
+{
+	return reserved > safe && next + NUMBERS_LEFT > safe;
+}
+
 bool store_numbers_low_locked(const struct store *st)
 {
-	return (st->ino_reserved > st->ino_safe &&
-		st->next_ino + NUMBERS_LEFT > st->ino_safe) ||
-	       (st->lid_reserved > st->lid_safe && st->next_lid + NUMBERS_LEFT > st->lid_safe);
+	return low(st->next_ino, st->ino_safe, st->ino_reserved) ||
+	       low(st->next_lid, st->lid_safe, st->lid_reserved);
 }
 
 uint64_t store_new_ino_locked(struct store *st)
