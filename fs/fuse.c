@@ -3,8 +3,9 @@
  * The table of operations: decode, call, reply.
  *
  * Requests decide the speed, so the kernel is made to send few: no open, opendir, flush and
- * release (ENOSYS; O_TRUNC then comes as a setattr), entries, attributes and their absence
- * kept for a day, symlinks and listings cached, pages invalidated only when we say so.
+ * release (ENOSYS; O_TRUNC then comes as a setattr), no create but mknod, which needs no
+ * release either, entries, attributes and their absence kept for a day, symlinks and listings
+ * cached, pages invalidated only when we say so.
  * There is no writeback cache: a write that returned is ours, and errors are its own.
  */
 #include "fs/serve.h"
@@ -316,7 +317,14 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		      struct fuse_file_info *fi)
 {
-	if (request_extra_get()->tmpfile)
+	bool tmpfile = request_extra_get()->tmpfile;
+
+	/* The kernel then makes it by mknod, and nobody has to hear of its close. */
+	if (!tmpfile && fs_of(req)->no_open) {
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	if (tmpfile)
 		name = NULL;
 	fi->fh = 0;
 	fi->keep_cache = 1;
@@ -456,7 +464,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_open(req, fi);
 }
 
-/* Of files that were created before the kernel learnt that it need not tell. */
+/* Of files without a name, which create makes, and those made before open was answered so. */
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
