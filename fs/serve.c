@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define READ_AHEAD_KB 1024
+#define READERS	      2
 
 struct worker {
 	struct worker *next;
@@ -29,8 +30,10 @@ struct loop {
 	pthread_mutex_t lock; /* a leaf */
 	pthread_cond_t cond;  /* of the thread in fs_loop */
 	struct worker *workers;
-	unsigned worker_cnt, idle_max;
-	atomic_uint idle; /* workers that wait for a request */
+	unsigned worker_cnt, idle_max, readers;
+	atomic_uint idle;    /* workers that read the device */
+	pthread_cond_t rest; /* of those that do not, and wait to be called: */
+	unsigned rested, called;
 	bool serving, stop, ended;
 	int err;
 	bool dev_known; /* the device number of the mount: */
@@ -151,9 +154,11 @@ static struct loop *loop_new(const struct fs_opts *o)
 		return NULL;
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->cond, NULL);
+	pthread_cond_init(&l->rest, NULL);
 	pthread_cond_init(&l->stale_cond, NULL);
 	l->stale_end = &l->stale;
 	l->idle_max = o->threads ? o->threads : 4;
+	l->readers = l->idle_max < READERS ? l->idle_max : READERS;
 	return l;
 }
 
@@ -163,6 +168,7 @@ static void loop_free(struct loop *l)
 		return;
 	pthread_mutex_destroy(&l->lock);
 	pthread_cond_destroy(&l->cond);
+	pthread_cond_destroy(&l->rest);
 	pthread_cond_destroy(&l->stale_cond);
 	free(l);
 }
@@ -421,8 +427,13 @@ static void worker_leave(struct loop *l, struct worker *w)
 		at = &(*at)->next;
 	*at = w->next;
 	l->worker_cnt--;
-	atomic_fetch_sub(&l->idle, 1);
 	pthread_detach(w->thread);
+}
+
+/* l->lock held. */
+static bool loop_ends(const struct loop *l)
+{
+	return l->stop || l->ended;
 }
 
 static void worker_took(struct fs *fs, const struct fuse_buf *b)
@@ -435,23 +446,52 @@ static void worker_took(struct fs *fs, const struct fuse_buf *b)
 	if (device_is_forget(b->mem))
 		return;
 	pthread_mutex_lock(&l->lock);
-	if (!l->stop && !l->ended && l->worker_cnt < SERVE_THREADS_MAX)
+	if (l->called < l->rested) {
+		l->called++;
+		atomic_fetch_add(&l->idle, 1);
+		pthread_cond_signal(&l->rest);
+	} else if (!loop_ends(l) && l->worker_cnt < SERVE_THREADS_MAX) {
 		(void)worker_add(fs);
+	}
 	pthread_mutex_unlock(&l->lock);
 }
 
-/* True: there are enough without this one, and it is off the list. */
+/* False while the worker is one of those that are to read on. */
+static bool readers_enough(struct loop *l)
+{
+	unsigned n = atomic_load(&l->idle);
+
+	while (n > l->readers)
+		if (atomic_compare_exchange_weak(&l->idle, &n, n - 1))
+			return true;
+	return false;
+}
+
+/*
+ * The kernel wakes those that read in turn: each further one finds colder caches.  So few read,
+ * and the others wait for the moment when nobody does.  True: there are enough of those, too,
+ * and this one is off the list.
+ */
 static bool worker_surplus(struct worker *w)
 {
 	struct loop *l = w->fs->loop;
 	bool leave = false;
 
-	if (atomic_fetch_add(&l->idle, 1) < l->idle_max)
+	if (atomic_fetch_add(&l->idle, 1) < l->readers)
 		return false;
 	pthread_mutex_lock(&l->lock);
-	if (!l->stop && !l->ended && atomic_load(&l->idle) > l->idle_max) {
-		worker_leave(l, w);
-		leave = true;
+	if (!loop_ends(l) && readers_enough(l)) {
+		leave = l->rested - l->called + l->readers >= l->idle_max;
+		if (leave)
+			worker_leave(l, w);
+		else
+			l->rested++;
+		while (!leave && !l->called && !loop_ends(l))
+			pthread_cond_wait(&l->rest, &l->lock);
+		if (!leave) {
+			l->rested--;
+			l->called -= l->called > 0;
+		}
 	}
 	pthread_mutex_unlock(&l->lock);
 	return leave;
@@ -463,9 +503,11 @@ static bool worker_starved(struct worker *w)
 	struct loop *l = w->fs->loop;
 
 	pthread_mutex_lock(&l->lock);
-	bool leave = !l->stop && !l->ended && l->worker_cnt > 1;
-	if (leave)
+	bool leave = !loop_ends(l) && l->worker_cnt > 1;
+	if (leave) {
 		worker_leave(l, w);
+		atomic_fetch_sub(&l->idle, 1);
+	}
 	pthread_mutex_unlock(&l->lock);
 	return leave;
 }
@@ -487,7 +529,8 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 	struct fs *fs = w->fs;
 	struct fuse_buf b = {0};
-	bool surplus = false;
+	/* It outlives pthread_cleanup_push, which is a setjmp. */
+	volatile bool surplus = false;
 	int old;
 
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
@@ -553,6 +596,9 @@ int fs_loop(struct fs *fs)
 	/* Nobody gets an answer any more that nodes would have to give. */
 	fs_hurry(fs, true);
 	fuse_session_exit(fs->se);
+	pthread_mutex_lock(&l->lock);
+	pthread_cond_broadcast(&l->rest);
+	pthread_mutex_unlock(&l->lock);
 	/* The list does not change any more: ended or stop is set. */
 	for (struct worker *w = l->workers; w; w = w->next)
 		pthread_cancel(w->thread);
