@@ -223,7 +223,8 @@ static int count_files(struct store *st)
 		st->since[0] = (struct store_since){st->epoch, (int64_t)since};
 		st->since_cnt = 1;
 	}
-	if (!err)
+	/* Counting reads an index as large as the drive has files: a clean stop wrote it down. */
+	if (!err && (st->unclean || store_get_u64(st, "files", &st->files)))
 		err = count_rows(st, store_stmt(st, "SELECT count(*) FROM inode"), &st->files);
 	return err;
 }
@@ -441,6 +442,8 @@ int store_close(struct store *st)
 		err = store_put_u64(st, "next_ino", st->next_ino);
 	if (!st->failed && !err)
 		err = store_put_u64(st, "next_lid", st->next_lid);
+	if (!st->failed && !err)
+		err = store_put_u64(st, "files", st->files);
 	if (!st->failed && !err)
 		err = store_put_u64(st, "clean", 1);
 	if (!st->failed && !err)

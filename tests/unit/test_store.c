@@ -223,6 +223,39 @@ static void orphans(void **state)
 	assert_int_equal(store_close(st), 0);
 }
 
+static void crash_after_three(struct store *st)
+{
+	for (int i = 0; i < 3; i++)
+		inode_put(st, create(st, (char[]){(char)('a' + i), 0}));
+	store_commit(st);
+}
+
+/*
+ * How many files there are is not counted at a start, which would read an index as large as
+ * the drive: a clean stop wrote it down.  After any other it is counted.
+ */
+static void file_count(void **state)
+{
+	struct store *st;
+
+	(void)state;
+	assert_int_equal(open_(&st, false), 0);
+	inode_put(st, create(st, "f"));
+	assert_int_equal(store_close(st), 0);
+	raw_sql("UPDATE kv SET v=v+1000 WHERE k='files'");
+	assert_int_equal(open_(&st, false), 0);
+	assert_int_equal(meta_files(st), 1002);
+	assert_int_equal(store_close(st), 0);
+	in_crash(crash_after_three);
+	assert_int_equal(open_(&st, false), 0);
+	assert_true(st->unclean);
+	assert_int_equal(meta_files(st), 5);
+	assert_int_equal(store_close(st), 0);
+	assert_int_equal(open_(&st, false), 0);
+	assert_int_equal(meta_files(st), 5);
+	assert_int_equal(store_close(st), 0);
+}
+
 /* A number is durable before it is used, however many are used between two commits. */
 static void numbers(void **state)
 {
@@ -959,6 +992,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(foreign, setup, teardown),
 		cmocka_unit_test_setup_teardown(damaged, setup, teardown),
 		cmocka_unit_test_setup_teardown(orphans, setup, teardown),
+		cmocka_unit_test_setup_teardown(file_count, setup, teardown),
 		cmocka_unit_test_setup_teardown(numbers, setup, teardown),
 		cmocka_unit_test_setup_teardown(killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(group, setup, teardown),
