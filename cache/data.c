@@ -492,6 +492,9 @@ static int intent_apply(struct store *st, struct inode *in, uint64_t part)
 	}
 	if (!err && some)
 		inode_mark_locked(st, in, REC_CH_CONTENT);
+	/* The row goes: clean bytes that come here later need one of their own. */
+	if (!err)
+		err = ranges_set(in->file->intended, part * INTENT_PART, INTENT_PART, 0, RG_ALL);
 	return err;
 }
 

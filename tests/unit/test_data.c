@@ -787,6 +787,46 @@ static void written_meanwhile(void **state)
 	lies = 0;
 }
 
+/*
+ * Two crashes: the start after the first makes dirty what its intents name, and they go.  Bytes
+ * of those parts that are fetched then are clean, and need intents of their own.
+ */
+static void crashed_twice(void **state)
+{
+	struct world *w = world_new(&(struct plan_of){.crashes = true});
+	struct image *at_cut = malloc(sizeof w->now);
+	uint8_t b[3000];
+
+	(void)state;
+	assert_non_null(at_cut);
+	lies = 0;
+	fill(w, 0, 1, 100000);
+	memcpy(at_cut, w->now, sizeof w->now);
+	cut_begin(w);
+	cut_end(w, true, at_cut);
+	fill(w, 0, 2, 4096);
+	assert_int_equal(data_evict(w->st, 0), 0);
+	check_read(w, w->st, w->in[0], 0, 90000, 10000, &w->now[0]);
+	assert_int_equal(store_commit_all(w->st), 0);
+	pthread_mutex_lock(&w->st->meta);
+	store_fail_locked(w->st, -EIO, "the end of this life");
+	pthread_mutex_unlock(&w->st->meta);
+	for (int f = 0; f < FILES; f++)
+		inode_put(w->st, w->in[f]);
+	assert_int_equal(store_close(w->st), -EIO);
+	world_open(w);
+	assert_true(w->st->unclean);
+	check_read(w, w->st, w->in[0], 0, 0, 100000, &w->now[0]);
+	assert_int_equal(store_commit_all(w->st), 0);
+	memset(b, 3, sizeof b);
+	assert_int_equal(data_write(w->st, w->in[0], b, sizeof b, 50000, false), 0);
+	crash_check(w, PC_KEEP);
+	assert_int_equal(lies, 0);
+	world_close(w);
+	world_free(w);
+	free(at_cut);
+}
+
 /* A new cache file's name is synced whoever syncs first, and again after an error. */
 static void new_names(void **state)
 {
@@ -1413,6 +1453,7 @@ int main(void)
 		cmocka_unit_test(sparse),	cmocka_unit_test(no_capture),
 		cmocka_unit_test(model),	cmocka_unit_test(controls),
 		cmocka_unit_test(written_meanwhile),
+		cmocka_unit_test(crashed_twice),
 		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
 		cmocka_unit_test(taken_back),
 		cmocka_unit_test(sync_fails_anywhere),
