@@ -20,6 +20,7 @@ sim-sync      | BREAK=sync | tests/sim/seeds.sh | start:
 sim-redo      | BREAK=redo | tests/sim/seeds.sh | start:
 sim-intent    | BREAK=intent | tests/sim/seeds.sh | FAILED: seed
 sim-scrub     | BREAK=scrub | tests/sim/seeds.sh | findings after repair
+sim-capture   | BREAK=capture | tests/sim/seeds.sh | of no moment
 sim-quorum    | BREAK=quorum | tests/sim/seeds.sh | recovered
 "
 pass=0 failed=()

@@ -34,7 +34,7 @@ struct file {
 	uint8_t *now, *stable; /* SIM_FILE_CAP bytes, zero beyond the size */
 	struct change *change; /* since stable */
 	size_t cnt, cap;
-	uint64_t hash;
+	uint64_t hash, cut; /* the newest cut when it was changed last */
 	bool hashed;
 };
 
@@ -145,6 +145,7 @@ static void changed(struct file *f, uint64_t off, uint64_t len, const uint8_t *p
 		memset(f->now + size, 0, f->size - size);
 	f->size = size;
 	f->hashed = false;
+	f->cut = w->cut;
 }
 
 static void stable(struct file *f)
@@ -273,11 +274,36 @@ static void may_fail(unsigned c, const char *what, int r)
 			 strerror(-r), w->m, w->nodes);
 }
 
+static void write_at(unsigned ci, struct store *st, unsigned fi, uint64_t off, uint64_t len)
+{
+	struct client *c = &w->client[ci];
+	struct file *f = c->name[fi];
+	uint8_t *p = world_alloc(len);
+	uint64_t x = rnd(RND_WORK);
+	for (uint64_t i = 0; i < len; i++) {
+		if (!(i & 7))
+			x = x * 6364136223846793005u + 1442695040888963407u;
+		p[i] = (uint8_t)(x >> (8 * (i & 7)));
+	}
+	struct undo u = undo_take(c, f);
+	changed(f, off, len, p, HF_MAX(f->size, off + len));
+	moment(c);
+	struct inode *in = look(st, ci, fi);
+	sim_log("client %u: f%u (%llx): write %llu+%llu", ci, fi, (unsigned long long)f->ino,
+		(unsigned long long)off, (unsigned long long)len);
+	int r = data_write(st, in, p, len, off, false);
+	inode_put(st, in);
+	undo_end(c, f, &u, r);
+	if (r)
+		may_fail(ci, "write", r);
+	/* Bytes of a cache file changed that may have been clean. */
+	said(f->size > SMALL_MAX ? 4 : 16);
+}
+
 static void op_write(unsigned ci, struct store *st, unsigned fi)
 {
 	static const uint64_t most[] = {300, 5000, 70000, 200000};
-	struct client *c = &w->client[ci];
-	struct file *f = c->name[fi];
+	const struct file *f = w->client[ci].name[fi];
 	uint64_t len = 1 + rnd_below(RND_WORK, most[rnd_below(RND_WORK, 4)]), off = 0;
 
 	switch (rnd_below(RND_WORK, 4)) {
@@ -292,27 +318,8 @@ static void op_write(unsigned ci, struct store *st, unsigned fi)
 	default:
 		off = rnd_below(RND_WORK, SIM_FILE_CAP);
 	}
-	if (off >= SIM_FILE_CAP)
-		return;
-	len = HF_MIN(len, SIM_FILE_CAP - off);
-	uint8_t *p = world_alloc(len);
-	uint64_t x = rnd(RND_WORK);
-	for (uint64_t i = 0; i < len; i++) {
-		if (!(i & 7))
-			x = x * 6364136223846793005u + 1442695040888963407u;
-		p[i] = (uint8_t)(x >> (8 * (i & 7)));
-	}
-	struct undo u = undo_take(c, f);
-	changed(f, off, len, p, HF_MAX(f->size, off + len));
-	moment(c);
-	struct inode *in = look(st, ci, fi);
-	int r = data_write(st, in, p, len, off, false);
-	inode_put(st, in);
-	undo_end(c, f, &u, r);
-	if (r)
-		may_fail(ci, "write", r);
-	/* Bytes of a cache file changed that may have been clean. */
-	said(f->size > SMALL_MAX ? 4 : 16);
+	if (off < SIM_FILE_CAP)
+		write_at(ci, st, fi, off, HF_MIN(len, SIM_FILE_CAP - off));
 }
 
 static void op_truncate(unsigned ci, struct store *st, unsigned fi)
@@ -328,6 +335,7 @@ static void op_truncate(unsigned ci, struct store *st, unsigned fi)
 	changed(f, 0, 0, NULL, size);
 	moment(c);
 	struct inode *in = look(st, ci, fi);
+	sim_log("client %u: f%u: truncate %llu", ci, fi, (unsigned long long)size);
 	int r = data_truncate(st, in, size, false);
 	inode_put(st, in);
 	undo_end(c, f, &u, r);
@@ -348,6 +356,8 @@ static void op_punch(unsigned ci, struct store *st, unsigned fi)
 	changed(f, off, len, NULL, f->size);
 	moment(c);
 	struct inode *in = look(st, ci, fi);
+	sim_log("client %u: f%u: punch %llu+%llu", ci, fi, (unsigned long long)off,
+		(unsigned long long)len);
 	int r = data_fallocate(st, in, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len,
 			       false);
 	inode_put(st, in);
@@ -476,6 +486,7 @@ static void op_fsync(unsigned ci, struct store *st, unsigned fi)
 	struct inode *in = look(st, ci, fi);
 
 	int r = data_sync(st, in, chance(RND_WORK, 2));
+	sim_log("client %u: f%u: synced", ci, fi);
 	if (r)
 		sim_fail("client %u: fsync: %s", ci, strerror(-r));
 	stable(c->name[fi]);
@@ -524,20 +535,26 @@ static bool busy(struct publisher *p)
 }
 
 /*
- * Something that is not in the cut, then bytes of what may be: who finds the second and not the
- * first has bytes that are newer than their moment.
+ * Something that is not in the cut, then a few bytes of what is: who finds the second and not
+ * the first has bytes that are newer than their moment.
  */
-static void op_pair(unsigned ci, struct store *st, unsigned fi)
+static void op_pair(unsigned ci, struct store *st)
 {
-	struct client *c = &w->client[ci];
+	const struct client *c = &w->client[ci];
+	unsigned from = (unsigned)rnd_below(RND_WORK, SIM_FILES);
 
-	for (unsigned i = 1; i < SIM_FILES; i++)
-		if (c->name[fi] && c->name[(fi + i) % SIM_FILES]) {
-			op_chmod(ci, st, (fi + i) % SIM_FILES);
-			op_write(ci, st, fi);
-			w->touched = true;
-			return;
-		}
+	for (unsigned i = 0; i < SIM_FILES; i++) {
+		unsigned fi = (from + i) % SIM_FILES, other = (fi + 1) % SIM_FILES;
+		const struct file *f = c->name[fi];
+
+		if (!f || !f->size || f->cut + 1 != w->cut || !c->name[other])
+			continue;
+		uint64_t off = rnd_below(RND_WORK, f->size);
+		op_chmod(ci, st, other);
+		write_at(ci, st, fi, off, 1 + rnd_below(RND_WORK, HF_MIN(f->size - off, 5000u)));
+		w->touched = true;
+		return;
+	}
 }
 
 void client_op(unsigned ci, struct store *st, struct publisher *p)
@@ -552,7 +569,7 @@ void client_op(unsigned ci, struct store *st, struct publisher *p)
 		what = 25 + rnd_below(RND_WORK, 33);
 	trace(what << 8 | fi);
 	if (w->packing)
-		op_pair(ci, st, fi);
+		op_pair(ci, st);
 	sim_log("client %u: operation %llu, f%u", ci, (unsigned long long)what, fi);
 	if (what < 8) {
 		sched_sleep((int64_t)rnd_below(RND_WORK, 8000) * MS);

@@ -191,13 +191,28 @@ static void must(int r, const char *what)
 static const char *const steps[] = {"cut",     "cut", "cut",	"packed",  "built",
 				    "pending", "put", "staged", "applied", "none"};
 
+/*
+ * What a cut holds is read at once, and safe then: often programs have their turn before that.
+ */
+static void await_programs(void)
+{
+	uint64_t few = rnd_below(RND_DISK, 6), until = w->ops_left - HF_MIN(w->ops_left, few);
+	int64_t end = w->now_ns + 5 * SEC;
+
+	while (w->ops_left > until && w->now_ns < end)
+		sched_sleep(20 * MS);
+}
+
 static int dwell(void *arg, const char *step)
 {
 	(void)arg;
 	sim_log("publication: %s", step);
 	w->packing = !strcmp(step, "cut");
-	if (w->packing)
+	if (w->packing) {
 		w->touched = false;
+		w->cut++;
+		await_programs();
+	}
 	/* That a program was at work meanwhile may not be seen in what is on the nodes now. */
 	if (!strcmp(step, "put") && w->touched && w->crashes_left && w->ops_left &&
 	    !chance(RND_FAULT, 3))

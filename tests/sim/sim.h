@@ -49,6 +49,7 @@ struct world {
 	uint64_t steps, step_cap;
 	uint64_t crash_at;     /* step of the next crash, 0 none */
 	bool packing, touched; /* a cut is being packed; something it holds was changed */
+	uint64_t cut;	       /* its number */
 	int64_t phase_end_ns;  /* virtual time by which this phase must be over */
 	char phase[64];
 	/* Choices of the seed. */
