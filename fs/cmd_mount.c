@@ -7,6 +7,7 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@
 
 struct mount_args {
 	struct daemon_opts o;
-	bool foreground, fake, supervise;
+	bool foreground, fake, supervise, remount;
 	char *options[64]; /* copies that daemon_opts points into */
 	size_t option_cnt;
 };
@@ -37,7 +38,7 @@ static struct mount_args defaults(void)
 		.o.fs = {.allow_other = root, .dev = root, .suid = root}};
 }
 
-/* What mount(8) and fstab carry for themselves. */
+/* What mount(8), fstab and the kernel's list of mounts carry for themselves. */
 static bool for_others(const char *opt)
 {
 	static const char *const word[] = {
@@ -45,13 +46,14 @@ static bool for_others(const char *opt)
 		"group",    "auto",	  "noauto",	   "nouser",   "silent",
 		"loud",	    "defaults",	  "async",	   "atime",    "relatime",
 		"diratime", "nodiratime", "nostrictatime", "lazytime", "nolazytime",
-		"nomand",   "noiversion"};
+		"nomand",   "noiversion", "default_permissions"};
 
 	for (size_t i = 0; i < sizeof word / sizeof *word; i++)
 		if (!strcmp(opt, word[i]))
 			return true;
 	return !strncmp(opt, "x-", 2) || !strncmp(opt, "user=", 5) ||
-	       !strncmp(opt, "comment=", 8);
+	       !strncmp(opt, "comment=", 8) || !strncmp(opt, "user_id=", 8) ||
+	       !strncmp(opt, "group_id=", 9);
 }
 
 static int only_root(const char *opt)
@@ -93,6 +95,9 @@ static int one_option(struct mount_args *a, char *opt)
 		a->o.fs.read_only = true;
 	} else if (!strcmp(opt, "rw")) {
 		a->o.fs.read_only = false;
+	} else if (!strcmp(opt, "remount")) {
+		a->remount = true;
+		return only_root(opt);
 	} else if (!strcmp(opt, "supervise")) {
 		a->supervise = true;
 	} else if (!strcmp(opt, "noatime")) {
@@ -437,12 +442,64 @@ static int background(struct config *cfg, const struct mount_args *a)
 	_exit(err ? EXIT_FAILED : EXIT_DONE);
 }
 
+/* A mount that its process takes for read-only must not become another by the kernel alone. */
+static int check_writable(const char *name)
+{
+	struct config *cfg = NULL;
+	json_t *answer = NULL;
+	int status = 0;
+
+	int err = config_load(name, &cfg);
+	if (!err)
+		err = cmd_ping(cfg->dir, NULL, &answer);
+	if (err == -ENOENT && cfg)
+		status = cmd_fail("mount", "remount: the process of %s has ended: mount it again",
+				  name);
+	else if (err)
+		status = cmd_fail_last("mount", err);
+	else if (json_is_true(json_object_get(answer, "read_only")))
+		status = cmd_fail("mount",
+				  "remount: %s was mounted read-only: unmount it, and mount it "
+				  "without ro",
+				  name);
+	json_decref(answer);
+	config_free(cfg);
+	return status;
+}
+
+/*
+ * What the kernel keeps of a mount is changed: ro, dev, suid, exec.  All else stays as it was
+ * mounted, also where mount(8) repeats it from fstab.
+ */
+static int remount(const struct mount_args *a, const char *name, const char *dir)
+{
+	unsigned long flags = MS_REMOUNT | (a->o.fs.read_only ? MS_RDONLY : 0) |
+			      (a->o.fs.dev ? 0 : MS_NODEV) | (a->o.fs.suid ? 0 : MS_NOSUID) |
+			      (a->o.fs.noexec ? MS_NOEXEC : 0) |
+			      (a->o.fs.noatime ? MS_NOATIME : 0);
+	char *path = NULL, here[64];
+	int status = 0;
+
+	int err = mounts_path(dir, &path);
+	if (err || mounts_find(path, here) != 1 || strcmp(here, name))
+		status = cmd_fail("mount", "remount: %s is not mounted on %s", name, dir);
+	if (!status && !a->o.fs.read_only)
+		status = check_writable(name);
+	if (!status && !a->fake && mount(NULL, path, NULL, flags, NULL) < 0)
+		status = cmd_fail("mount", "remount: %s: %s%s", path, strerror(errno),
+				  errno == EBUSY ? ": files are open for writing" : "");
+	free(path);
+	return status;
+}
+
 static int run(struct mount_args *a, const char *name, const char *dir)
 {
 	struct config *cfg = NULL;
 	char *path = NULL, *source = NULL;
 	int status = 0;
 
+	if (a->remount)
+		return remount(a, name, dir);
 	int err = config_load(name, &cfg);
 	if (err)
 		return cmd_fail_last("mount", err);

@@ -196,8 +196,9 @@ static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, 
 	if (!cmd)
 		return control_error(-EINVAL, "the request has no \"cmd\"");
 	if (!strcmp(cmd, "ping"))
-		return json_pack("{s:b, s:b, s:i, s:s}", "ok", 1, "mounted", (int)d->serving,
-				 "pid", (int)getpid(), "mountpoint", d->o->mountpoint);
+		return json_pack("{s:b, s:b, s:i, s:s, s:b}", "ok", 1, "mounted",
+				 (int)d->serving, "pid", (int)getpid(), "mountpoint",
+				 d->o->mountpoint, "read_only", (int)d->o->fs.read_only);
 	if (!strcmp(cmd, "status")) {
 		json_t *st = drive_status(d->s, d->serving ? d->o->mountpoint : NULL);
 

@@ -81,6 +81,7 @@ static const struct command commands[] = {
 	 "     umask=MASK            permissions here are all but these (octal)\n"
 	 "     dev, suid             device nodes and set-id bits work: root alone may ask\n"
 	 "     nodev, nosuid, noexec\n"
+	 "     remount               mount -o remount,ro and the like: changes ro, dev, suid, exec\n"
 	 "     threads=N             that wait for requests, 1 to 64 (default: 4)\n"
 	 "     debug                 every request into the log\n"
 	 "     passphrase_file=PATH  as --passphrase-file, for fstab\n"
@@ -88,7 +89,8 @@ static const struct command commands[] = {
 	 "     state=PATH            as $HOLDFAST_HOME, for fstab\n"
 	 "\n"
 	 "Root's mounts have allow_other, dev and suid, as any disk; those of others have not.\n"
-	 "In /etc/fstab:  work  /srv/work  fuse.holdfast  state=/var/lib/holdfast,_netdev  0 0\n"
+	 "In /etc/fstab, where mount -a then finds it mounted:\n"
+	 "  holdfast:work  /srv/work  fuse.holdfast  state=/var/lib/holdfast,_netdev  0 0\n"
 	 "example: holdfast mount work ~/work\n",
 	 cmd_mount},
 	{"umount", "publish, then unmount",

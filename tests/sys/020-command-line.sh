@@ -69,7 +69,31 @@ mountpoint -q "$M" || fail "mount.fuse.holdfast"
 ok hf umount "$M"
 ok "$W/mount.fuse.holdfast" v "$M" -o ro
 touch "$M/x" 2>/dev/null && fail "wrote to a read-only mount"
+if [ "$(id -u)" -eq 0 ]; then
+	no 1 "$W/mount.fuse.holdfast" v "$M" -o remount,rw
+	says "mounted read-only"
+fi
 ok hf umount "$M"
+# mount -a takes for mounted what has the source that fstab gives; remount repeats what is shown.
+ok "$W/mount.fuse.holdfast" holdfast:v "$M"
+eq "$(findmnt -no SOURCE "$M")" holdfast:v
+if [ "$(id -u)" -eq 0 ]; then
+	remount() { ok "$W/mount.fuse.holdfast" holdfast:v "$M" -o "$1,$(findmnt -no OPTIONS "$M" | sed 's/^r[wo],//')"; }
+	remount remount,ro
+	touch "$M/x" 2>/dev/null && fail "wrote after remount,ro"
+	remount remount,rw
+	ok touch "$M/x"
+	exec 5>>"$M/x"
+	no 1 "$W/mount.fuse.holdfast" v "$M" -o remount,ro
+	says "open for writing"
+	exec 5>&-
+	ok hf umount "$M"
+	no 1 "$W/mount.fuse.holdfast" v "$M" -o remount,ro
+	says "not mounted"
+else
+	no 2 "$W/mount.fuse.holdfast" v "$M" -o remount,ro
+	ok hf umount "$M"
+fi
 # A passphrase never shows.
 mount_volume
 p=$(daemon_pid)
