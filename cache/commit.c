@@ -11,6 +11,7 @@
 #include "net/cond.h"
 
 #define SYNC_ROUNDS    3
+#define SYNC_FEW       16 /* synced at a time where memory for a list is short */
 #define IDLE_MS	       5000
 #define IDLE_WAL_PAGES 256
 #define FLUSH_SMALL    ((uint64_t)4 << 20)
@@ -146,33 +147,40 @@ static bool must_sync(const struct store *st, const struct inode *in, enum store
 int store_sync(struct store *st, enum store_sync which)
 {
 	struct buf list = {0};
+	struct inode *few[SYNC_FEW];
+	size_t cnt = 0;
 	int64_t now = now_ms();
+	bool all = true;
 	int err = 0;
 
 	pthread_mutex_lock(&st->meta);
-	for (struct inode *in = st->dirty_head; in; in = in->dirty_next) {
+	for (struct inode *in = st->dirty_head; in && all; in = in->dirty_next) {
 		if (!must_sync(st, in, which, now))
 			continue;
-		size_t before = list.len;
-		buf_put(&list, &in, sizeof in);
-		if (list.len > before)
-			in->pin++;
+		if (cnt < SYNC_FEW)
+			few[cnt] = in;
+		else
+			buf_put(&list, &in, sizeof in);
+		all = !list.err;
+		cnt += all;
+		in->pin += all;
 	}
 	pthread_mutex_unlock(&st->meta);
-	for (size_t i = 0; i < list.len; i += sizeof(struct inode *)) {
+	for (size_t i = 0; i < cnt; i++) {
 		struct inode *in;
-		memcpy(&in, list.p + i, sizeof in);
+		if (i < SYNC_FEW)
+			in = few[i];
+		else
+			memcpy(&in, list.p + (i - SYNC_FEW) * sizeof in, sizeof in);
 		int e = err ? 0 : store_sync_inode(st, in, which == SYNC_ALL);
 		if (e && e != -EAGAIN)
 			err = e;
 		inode_put(st, in);
 	}
-	if (!err)
-		err = list.err;
 	buf_release(&list);
 	if (!err && which != SYNC_SOON)
 		err = data_redo_settle(st, which == SYNC_ALL);
-	return err;
+	return err ? err : all ? 0 : -ENOMEM;
 }
 
 /* --- group commit --- */
@@ -187,7 +195,8 @@ static bool any_soon(const struct store *st)
 
 /*
  * Contents follow their new names to the disk: those are in the transaction already.  Where
- * more is renamed and written meanwhile than can be synced, that waits in the last round.
+ * more is renamed and written meanwhile than can be synced, that waits in the last rounds:
+ * there is more than one where memory is too short to list all at once.
  */
 static void sync_renamed(struct store *st)
 {
@@ -197,6 +206,8 @@ static void sync_renamed(struct store *st)
 		st->sealed = i >= SYNC_ROUNDS;
 		pthread_mutex_unlock(&st->meta);
 		err = store_sync(st, SYNC_SOON);
+		if (err == -ENOMEM)
+			err = 0;
 		pthread_mutex_lock(&st->meta);
 	}
 	/* Nobody goes on before meta is given back, and that is after the COMMIT. */

@@ -250,7 +250,10 @@ int store_flush_inode_locked(struct store *st, struct inode *in);
  * fsync of a file is store_sync_inode(st, in, true), or redo_sync, then store_commit(st).
  */
 int store_sync_inode(struct store *st, struct inode *in, bool wait);
-/* The same for all (waiting for writers), those a timed commit takes, those a commit must. */
+/*
+ * The same for all (waiting for writers), those a timed commit takes, those a commit must.
+ * -ENOMEM: there was no memory to list more than some of them; those are done.
+ */
 enum store_sync { SYNC_SOON, SYNC_DUE, SYNC_ALL };
 int store_sync(struct store *st, enum store_sync which);
 /*
