@@ -15,7 +15,7 @@ data-sync     | WEAKEN=data CUTS=60 EVERY=1000 FULL=1000 | tests/sys/620-power-c
 intent        | WEAKEN=intent CUTS=60 EVERY=1 | tests/sys/620-power-cuts.sh | the tree differs
 redo          | WEAKEN=redo CUTS=60 EVERY=1000 FULL=1000 | tests/sys/620-power-cuts.sh | status 1: .*power/stream verify
 sim-commit    | BREAK=commit | tests/sim/seeds.sh | recover
-sim-fsync     | BREAK=fsync | tests/sim/seeds.sh | start:
+sim-fsync     | BREAK=fsync | tests/sim/seeds.sh | start:|publish: Stale
 sim-sync      | BREAK=sync | tests/sim/seeds.sh | start:
 sim-redo      | BREAK=redo | tests/sim/seeds.sh | start:
 sim-intent    | BREAK=intent | tests/sim/seeds.sh | FAILED: seed
