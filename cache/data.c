@@ -13,6 +13,7 @@
 #define CACHE_MIN ((uint64_t)1 << 30)
 #define FD_MAX	  512u
 #define PLAN_MAX  32
+#define SYNC_EACH 64u /* files of the cache after a crash; then everything */
 
 /* --- reading --- */
 
@@ -448,14 +449,45 @@ static int sum_smalls(struct store *st, struct account *a)
 	return got < 0 ? got : 0;
 }
 
+/*
+ * After a crash: what was written and not synced is shown and published all the same, so it must
+ * not be lost by a later power cut (L5).  One file after the other; many of them at once.
+ */
+static int sync_left(struct store *st, uint64_t ino, unsigned cnt)
+{
+	char name[48];
+	int err = 0;
+
+	if (st->opts.skip_sync || cnt > SYNC_EACH)
+		return 0;
+	if (cnt == SYNC_EACH) {
+		err = syncfs(st->data->dir_fd) < 0 ? -errno : 0;
+		return err ? log_fail(err, "syncing %s/data after a crash: %s", st->dir,
+				      strerror(-err))
+			   : 0;
+	}
+	cfile_name(ino, CF_MAIN, name);
+	int fd = openat(st->data->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 ? errno != ENOENT : fdatasync(fd) < 0)
+		err = -errno;
+	if (fd >= 0)
+		close(fd);
+	return err ? log_fail(err, "syncing %s/data/%s after a crash: %s", st->dir, name,
+			      strerror(-err))
+		   : 0;
+}
+
 static int sum_spans(struct store *st, struct account *a)
 {
-	sqlite3_stmt *s = store_stmt(st, "SELECT chunk, map FROM span");
+	sqlite3_stmt *s = store_stmt(st, "SELECT chunk, map, ino FROM span ORDER BY ino, chunk");
+	uint64_t last = 0;
+	unsigned cnt = 0;
 	int err = 0, got = 0;
 
 	if (!s)
 		return -EIO;
 	while (!err && (got = store_step(st, s)) == 1) {
+		uint64_t ino = (uint64_t)sqlite3_column_int64(s, 2);
 		struct ranges *r;
 
 		err = ranges_new(&r);
@@ -463,9 +495,14 @@ static int sum_spans(struct store *st, struct account *a)
 			break;
 		err = ranges_add(r, (uint64_t)sqlite3_column_int64(s, 0),
 				 sqlite3_column_blob(s, 1), (size_t)sqlite3_column_bytes(s, 1));
+		uint64_t dirty = ranges_total(r, RG_DIRTY);
 		a->cached += ranges_total(r, RG_HAVE);
-		a->unpublished += ranges_total(r, RG_DIRTY);
+		a->unpublished += dirty;
 		ranges_free(r);
+		if (!err && st->unclean && dirty && ino != last) {
+			last = ino;
+			err = sync_left(st, ino, cnt++);
+		}
 	}
 	sqlite3_reset(s);
 	if (err == -EBADMSG)

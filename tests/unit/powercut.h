@@ -129,6 +129,31 @@ int fdatasync(int fd)
 	return pc_sync(fd);
 }
 
+static int pc_sync_below(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_NOFOLLOW), err = fd < 0 ? -1 : pc_sync(fd);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	char sub[600];
+
+	while (d && !err && (e = readdir(d))) {
+		snprintf(sub, sizeof sub, "%s/%s", path, e->d_name);
+		if (e->d_name[0] != '.')
+			err = pc_sync_below(sub);
+	}
+	if (d)
+		closedir(d);
+	else if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+int syncfs(int fd)
+{
+	(void)fd;
+	return *pc.root ? pc_sync_below(pc.root) : 0;
+}
+
 static void pc_on(const char *root)
 {
 	snprintf(pc.root, sizeof pc.root, "%s", root);

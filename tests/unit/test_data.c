@@ -175,6 +175,17 @@ static void world_close(struct world *w)
 	assert_int_equal(store_close(w->st), 0);
 }
 
+/* Nothing more is committed; what was written stays. */
+static void world_die(struct world *w)
+{
+	pthread_mutex_lock(&w->st->meta);
+	store_fail_locked(w->st, -EIO, "the end of this life");
+	pthread_mutex_unlock(&w->st->meta);
+	for (int f = 0; f < FILES; f++)
+		inode_put(w->st, w->in[f]);
+	assert_int_equal(store_close(w->st), -EIO);
+}
+
 static void world_free(struct world *w)
 {
 	fx_rm_tree(w->dir);
@@ -808,12 +819,7 @@ static void crashed_twice(void **state)
 	assert_int_equal(data_evict(w->st, 0), 0);
 	check_read(w, w->st, w->in[0], 0, 90000, 10000, &w->now[0]);
 	assert_int_equal(store_commit_all(w->st), 0);
-	pthread_mutex_lock(&w->st->meta);
-	store_fail_locked(w->st, -EIO, "the end of this life");
-	pthread_mutex_unlock(&w->st->meta);
-	for (int f = 0; f < FILES; f++)
-		inode_put(w->st, w->in[f]);
-	assert_int_equal(store_close(w->st), -EIO);
+	world_die(w);
 	world_open(w);
 	assert_true(w->st->unclean);
 	check_read(w, w->st, w->in[0], 0, 0, 100000, &w->now[0]);
@@ -824,6 +830,42 @@ static void crashed_twice(void **state)
 	assert_int_equal(lies, 0);
 	world_close(w);
 	world_free(w);
+	free(at_cut);
+}
+
+/* What a killed process had written and not synced is published by the next, and then on the disk. */
+static void killed(void **state)
+{
+	struct image *at_cut = malloc(sizeof(struct image) * FILES);
+
+	(void)state;
+	assert_non_null(at_cut);
+	for (unsigned i = 0; i < 2; i++) {
+		struct world *w = world_new(&(struct plan_of){.crashes = true});
+
+		lies = 0;
+		fill(w, 0, 1, 100000);
+		if (i) {
+			/* Over clean bytes: they are taken for changed. */
+			memcpy(at_cut, w->now, sizeof w->now);
+			cut_begin(w);
+			cut_end(w, true, at_cut);
+		} else {
+			assert_int_equal(data_sync(w->st, w->in[0], false), 0);
+		}
+		fill(w, 0, 2, 3000);
+		world_die(w);
+		world_open(w);
+		assert_true(w->st->unclean);
+		check_read(w, w->st, w->in[0], 0, 0, 100000, &w->now[0]);
+		memcpy(at_cut, w->now, sizeof w->now);
+		cut_begin(w);
+		cut_end(w, true, at_cut);
+		crash_check(w, PC_LOSE);
+		assert_int_equal(lies, 0);
+		world_close(w);
+		world_free(w);
+	}
 	free(at_cut);
 }
 
@@ -1453,7 +1495,7 @@ int main(void)
 		cmocka_unit_test(sparse),	cmocka_unit_test(no_capture),
 		cmocka_unit_test(model),	cmocka_unit_test(controls),
 		cmocka_unit_test(written_meanwhile),
-		cmocka_unit_test(crashed_twice),
+		cmocka_unit_test(crashed_twice),	cmocka_unit_test(killed),
 		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
 		cmocka_unit_test(taken_back),
 		cmocka_unit_test(sync_fails_anywhere),
