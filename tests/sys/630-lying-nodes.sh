@@ -183,6 +183,7 @@ export HOLDFAST_HOME=$W/home2
 mount_volume -o interval=1
 tree "$M" >"$W/want.old"
 head -c 700000 /dev/urandom >"$M/since"
+cp "$M/since" "$W/since"
 dd if=/dev/urandom of="$M/large" bs=64k seek=3 count=9 conv=notrunc status=none
 mv "$M/middle" "$M/moved"
 ok hf sync v --protected
@@ -208,10 +209,14 @@ for back in ${BACK:-2 3 6}; do
 			tree "$M" >"$W/got"
 			diff "$W/want" "$W/got" >"$W/diff" || { head "$W/diff"; fail "$back set back: not the newest state"; }
 		elif [ $back -lt 6 ]; then
-			# The names are the newest; bytes that less than K nodes have are an error.
+			# The names are the newest.  Of a segment that less than K nodes have, what is
+			# on a node that is left is right, and the rest is an error.
 			[ -e "$M/moved" ] && [ ! -e "$M/middle" ] || fail "$back set back: an older tree"
 			cmp -s "$M/since" /dev/null && fail "$back set back: an empty file"
-			cat "$M/since" >/dev/null 2>&1 && fail "$back set back: read from less than K shards"
+			if cat "$M/since" >"$W/got" 2>/dev/null; then
+				cmp "$W/since" "$W/got" || fail "$back set back: wrong bytes"
+			fi
+			cat "$M/since" "$M/large" >/dev/null 2>&1 && fail "$back set back: read from less than K shards"
 		else
 			# Nothing is left that says that there was more: the README says so.
 			tree "$M" >"$W/got"
