@@ -137,15 +137,19 @@ static char *scratch_get(size_t len)
 
 static void op_init(void *arg, struct fuse_conn_info *conn)
 {
-	const unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO |
-			      FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-			      FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPORT_SUPPORT |
-			      FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK |
-			      FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA |
-			      FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT;
+	const unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS |
+			      FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO |
+			      FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_POSIX_ACL |
+			      FUSE_CAP_DONT_MASK | FUSE_CAP_CACHE_SYMLINKS |
+			      FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_NO_OPEN_SUPPORT |
+			      FUSE_CAP_NO_OPENDIR_SUPPORT;
 	struct fs *fs = arg;
 
-	/* Not ATOMIC_O_TRUNC: nobody would see an open with O_TRUNC. */
+	/*
+	 * Not ATOMIC_O_TRUNC: nobody would see an open with O_TRUNC.  Not ASYNC_DIO: the kernel
+	 * does not drop the pages that others read while such a write was under way, and shows
+	 * old bytes from then on.
+	 */
 	conn->want = conn->capable & want;
 	if (fs->opts.owners.masked)
 		conn->want &= ~(unsigned)FUSE_CAP_POSIX_ACL;

@@ -3,6 +3,7 @@
  * posixdata DIR [GROUP]...: what POSIX and Linux promise about contents: reading and writing
  * in every way, holes, sizes, mappings.  A native file system passes all of it; see posix.c.
  */
+#include <linux/aio_abi.h>
 #include <sys/uio.h>
 #include "tests/tools/check.h"
 
@@ -624,6 +625,55 @@ static void direct(void)
 	free(p);
 }
 
+/*
+ * What an asynchronous O_DIRECT write wrote is read afterwards, also while others read the
+ * file meanwhile: none of its old pages stay in the kernel's memory.
+ */
+static void asynchronous(void)
+{
+	enum { WRITES = 16, EACH = 40 << 10, LEN = WRITES * EACH, ROUNDS = 100 };
+	aio_context_t ctx = 0;
+	struct iocb cb[WRITES], *list[WRITES];
+	struct io_event ev[WRITES];
+	int fd = FD(open("f", O_RDWR | O_CREAT, 0644)), d = open("f", O_RDWR | O_DIRECT);
+	uint8_t *p = aligned_alloc(4096, LEN);
+	bool good = true;
+	pid_t readers[2];
+
+	if (OK(d) < 0 || !IS(p != NULL) || OK(syscall(SYS_io_setup, WRITES, &ctx)) < 0)
+		return;
+	OK(ftruncate(fd, LEN));
+	for (int i = 0; i < 2; i++) {
+		readers[i] = fork();
+		OK(readers[i]);
+		while (!readers[i])
+			(void)!pread(fd, got, LEN, 0);
+	}
+	for (int round = 0; good && round < ROUNDS; round++) {
+		memset(p, 'a' + round % 26, LEN);
+		for (int i = 0; i < WRITES; i++) {
+			cb[i] = (struct iocb){.aio_lio_opcode = IOCB_CMD_PWRITE,
+					      .aio_fildes = (uint32_t)d,
+					      .aio_buf = (uintptr_t)(p + i * EACH),
+					      .aio_nbytes = EACH,
+					      .aio_offset = i * EACH};
+			list[i] = &cb[i];
+		}
+		good = syscall(SYS_io_submit, ctx, WRITES, list) == WRITES &&
+		       syscall(SYS_io_getevents, ctx, WRITES, WRITES, ev, NULL) == WRITES &&
+		       pread(fd, big, LEN, 0) == LEN && !memcmp(big, p, LEN);
+	}
+	IS(good);
+	for (int i = 0; i < 2; i++) {
+		OK(kill(readers[i], SIGKILL));
+		OK(waitpid(readers[i], NULL, 0));
+	}
+	OK(syscall(SYS_io_destroy, ctx));
+	OK(close(d));
+	OK(close(fd));
+	free(p);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct checks groups[] = {
@@ -631,7 +681,8 @@ int main(int argc, char **argv)
 		{"growing", growing, false},	   {"sparse", sparse, false},
 		{"allocating", allocating, false}, {"seeking", seeking, false},
 		{"copying", copying, false},	   {"mapping", mapping, false},
-		{"direct", direct, false},	   {NULL, NULL, false},
+		{"direct", direct, false},	   {"asynchronous", asynchronous, false},
+		{NULL, NULL, false},
 	};
 
 	return check_main(argc, argv, groups);
