@@ -345,6 +345,8 @@ bool node_wait_leave(struct node_wait *w, struct node_io *io, bool late,
 		timer_link(io);
 	}
 	pthread_mutex_unlock(&timer.lock);
+	/* Once it is left whoever ends it may free it, before it is out of the list. */
+	node_io_ref(io);
 	pthread_mutex_lock(&w->lock);
 	bool ours = atomic_compare_exchange_strong(&io->hand, &was,
 						   late ? HAND_LEFT_LATE : HAND_LEFT);
@@ -353,6 +355,7 @@ bool node_wait_leave(struct node_wait *w, struct node_io *io, bool late,
 		w->pending--;
 	}
 	pthread_mutex_unlock(&w->lock);
+	node_io_unref(io);
 	return ours;
 }
 
