@@ -377,6 +377,18 @@ static void cut_end(struct world *w, bool ok, const struct image *at_cut)
 	w->cutting = false;
 }
 
+/* All of it, as it is now. */
+static void publish(struct world *w)
+{
+	struct image *at_cut = malloc(sizeof w->now);
+
+	assert_non_null(at_cut);
+	memcpy(at_cut, w->now, sizeof w->now);
+	cut_begin(w);
+	cut_end(w, true, at_cut);
+	free(at_cut);
+}
+
 /* --- a crash --- */
 
 /* What is here must be what the image says; a wrong byte is a lie. */
@@ -658,9 +670,7 @@ static void run_world(const struct plan_of *plan, int ops)
 	if (w->cutting)
 		cut_end(w, true, at_cut);
 	/* All is published: what was not, is; and nothing but that is needed to read it. */
-	memcpy(at_cut, w->now, sizeof w->now);
-	cut_begin(w);
-	cut_end(w, true, at_cut);
+	publish(w);
 	assert_int_equal(w->st->unpublished_bytes, 0);
 	assert_int_equal(data_evict(w->st, 0), 0);
 	assert_int_equal(w->st->cached_bytes, 0);
@@ -805,16 +815,12 @@ static void written_meanwhile(void **state)
 static void crashed_twice(void **state)
 {
 	struct world *w = world_new(&(struct plan_of){.crashes = true});
-	struct image *at_cut = malloc(sizeof w->now);
 	uint8_t b[3000];
 
 	(void)state;
-	assert_non_null(at_cut);
 	lies = 0;
 	fill(w, 0, 1, 100000);
-	memcpy(at_cut, w->now, sizeof w->now);
-	cut_begin(w);
-	cut_end(w, true, at_cut);
+	publish(w);
 	fill(w, 0, 2, 4096);
 	assert_int_equal(data_evict(w->st, 0), 0);
 	check_read(w, w->st, w->in[0], 0, 90000, 10000, &w->now[0]);
@@ -830,16 +836,13 @@ static void crashed_twice(void **state)
 	assert_int_equal(lies, 0);
 	world_close(w);
 	world_free(w);
-	free(at_cut);
 }
 
 /* What a killed process had written and not synced is published by the next, and then on the disk. */
 static void killed(void **state)
 {
-	struct image *at_cut = malloc(sizeof(struct image) * FILES);
 
 	(void)state;
-	assert_non_null(at_cut);
 	for (unsigned i = 0; i < 2; i++) {
 		struct world *w = world_new(&(struct plan_of){.crashes = true});
 
@@ -847,9 +850,7 @@ static void killed(void **state)
 		fill(w, 0, 1, 100000);
 		if (i) {
 			/* Over clean bytes: they are taken for changed. */
-			memcpy(at_cut, w->now, sizeof w->now);
-			cut_begin(w);
-			cut_end(w, true, at_cut);
+			publish(w);
 		} else {
 			assert_int_equal(data_sync(w->st, w->in[0], false), 0);
 		}
@@ -858,15 +859,12 @@ static void killed(void **state)
 		world_open(w);
 		assert_true(w->st->unclean);
 		check_read(w, w->st, w->in[0], 0, 0, 100000, &w->now[0]);
-		memcpy(at_cut, w->now, sizeof w->now);
-		cut_begin(w);
-		cut_end(w, true, at_cut);
+		publish(w);
 		crash_check(w, PC_LOSE);
 		assert_int_equal(lies, 0);
 		world_close(w);
 		world_free(w);
 	}
-	free(at_cut);
 }
 
 /* A new cache file's name is synced whoever syncs first, and again after an error. */
@@ -1091,9 +1089,7 @@ static void taken_back(void **state)
 	assert_int_equal(meta_lookup(st, calm->ino, "none", 4, &in), -ENOENT);
 	buf_release(&v);
 	inode_put(st, calm);
-	for (int f = 0; f < FILES; f++)
-		inode_put(st, w->in[f]);
-	assert_int_equal(store_close(st), -EIO);
+	world_die(w);
 	/* The next mount has what was committed, or, as no power was lost, what was tried. */
 	world_open(w);
 	int b = byte_of(w, 0, 0);
@@ -1107,16 +1103,12 @@ static void taken_back(void **state)
 static void evicted_meanwhile(void **state)
 {
 	struct world *w = world_new(NULL);
-	struct image *at_cut = malloc(sizeof w->now);
 	struct store *st = w->st;
 
 	(void)state;
-	assert_non_null(at_cut);
 	mismatches = 0;
 	fill(w, 0, 6, 50000);
-	memcpy(at_cut, w->now, sizeof w->now);
-	cut_begin(w);
-	cut_end(w, true, at_cut);
+	publish(w);
 	assert_int_equal(mismatches, 0);
 	/* As if data_write had found the bytes here just before. */
 	assert_int_equal(data_evict(st, 0), 0);
@@ -1134,7 +1126,6 @@ static void evicted_meanwhile(void **state)
 	check_all(w);
 	world_close(w);
 	world_free(w);
-	free(at_cut);
 }
 
 /* Whose program is to end waits for nobody who reads from far; nothing has changed then. */
