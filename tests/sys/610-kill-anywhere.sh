@@ -2,7 +2,8 @@
 # kill -9 before or after the n-th call of a session that changes or syncs something on the local
 # disk or on a node: while it writes, syncs, cuts, publishes, gives up, repairs, replaces a node,
 # collects garbage.  What was acknowledged is there after the next mount, which goes on with all
-# of it.  COUNT (24) random n; ALL=1 is every n (`make nth`: hours); CASE='n how place' is one.
+# of it.  COUNT (24) random n; ALL=1 is every n (`make nth`: hours), FROM='place n' on where one
+# run of them ended; CASE='n how place' is one.
 . "$(dirname "$0")/nth-lib.sh"
 COUNT=${COUNT:-24}
 CHANGES=write,sync,open,rename,trunc,unlink,falloc,mkdir
@@ -44,10 +45,13 @@ if [ "${CASE:-}" ]; then
 	# shellcheck disable=SC2086 # it is words
 	one $CASE recovered
 elif [ "${ALL:-}" ]; then
+	read -r first from <<<"${FROM:-home 1}"
 	for place in home nodes; do
-		for n in $(seq "${total[$place]}"); do
+		[ "$first $place" = "nodes home" ] && continue
+		for n in $(seq "$from" "${total[$place]}"); do
 			for how in KILL DIE; do one "$n" $how $place; done
 		done
+		from=1
 	done
 else
 	lies
