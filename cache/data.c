@@ -13,6 +13,7 @@
 #define CACHE_MIN ((uint64_t)1 << 30)
 #define FD_MAX	  512u
 #define PLAN_MAX  32
+#define ROW_CHEAP 4096u /* bytes of a small file that fsync writes as a row however often */
 #define SYNC_EACH 64u /* files of the cache after a crash; then everything */
 
 /* --- reading --- */
@@ -394,6 +395,30 @@ int data_write(struct store *st, struct inode *in, const void *buf, size_t len, 
 	return err;
 }
 
+/*
+ * fsync writes the row of a small file as a whole.  What is appended to and synced over and over,
+ * as a log is, costs less as a cache file: there only what changed goes into rows (redo.c).
+ */
+static void leave_row(struct store *st, struct inode *in)
+{
+	pthread_mutex_lock(&st->meta);
+	uint64_t size = in->small && in->size > ROW_CHEAP ? in->size : 0;
+	in->row_synced += (uint32_t)size;
+	bool leave = size && in->row_synced > SMALL_MAX;
+	pthread_mutex_unlock(&st->meta);
+	if (!leave || store_space_for(st, size) || !iolock_try_write(&in->io))
+		return;
+	pthread_mutex_lock(&st->meta);
+	leave = in->small != NULL;
+	if (leave)
+		in->row_synced = 0;
+	pthread_mutex_unlock(&st->meta);
+	/* Where that fails it is a row as before, and that is written. */
+	if (leave)
+		data_make_large(st, in);
+	iolock_unlock(&in->io);
+}
+
 int data_sync(struct store *st, struct inode *in, bool datasync)
 {
 	(void)datasync; /* the row is what holds the size and where the bytes are */
@@ -407,6 +432,7 @@ int data_sync(struct store *st, struct inode *in, bool datasync)
 	pthread_mutex_unlock(&st->meta);
 	if (failed)
 		return -EIO;
+	leave_row(st, in);
 	int err = redo_sync(st, in);
 	if (!err)
 		err = store_sync_inode(st, in, true);

@@ -338,7 +338,7 @@ static int small_change_locked(struct store *st, struct inode *in, uint64_t off,
 	struct account before = account_of(in);
 	if (!size) {
 		small_free_locked(st, in);
-		in->size = 0;
+		in->size = in->row_synced = 0;
 		in->flags |= INODE_SMALL_HAVE;
 	}
 	err = small_load_locked(st, in);

@@ -104,6 +104,7 @@ struct inode {
 	struct datafile *file;	/* LARGE; data.c's */
 	uint64_t read_next;	/* sequential reader: where the next read would begin */
 	uint32_t read_run;	/* how many reads came in sequence; 2: two or more */
+	uint32_t row_synced;	/* bytes of its row of `small` that fsync wrote since it was empty */
 };
 
 struct store_opts {

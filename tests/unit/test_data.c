@@ -867,6 +867,55 @@ static void killed(void **state)
 	}
 }
 
+/* A log that is synced line by line leaves its row while it is small; a short note does not. */
+static void logged(void **state)
+{
+	struct world *w = world_new(&(struct plan_of){.crashes = true});
+
+	(void)state;
+	lies = in_rows = 0;
+	for (unsigned i = 0; i < 120; i++) {
+		op_write_at(w, 0, w->now[0].size, 300);
+		op_sync(w, 0);
+		op_write_at(w, 1, 0, 900);
+		op_sync(w, 1);
+		if (i == 60)
+			publish(w);
+		if (i % 8 == 0 || (i > 20 && i < 30))
+			crash_check(w, PC_LOSE);
+	}
+	assert_true(w->in[0]->size < SMALL_MAX && w->in[0]->flags & INODE_LARGE);
+	assert_false(w->in[1]->flags & INODE_LARGE);
+	assert_true(in_rows > 60);
+	assert_int_equal(lies, 0);
+	check_all(w);
+	w->synced[0] = false;
+	assert_int_equal(data_truncate(w->st, w->in[0], 0, false), 0);
+	w->now[0].size = 0;
+	image_trim(&w->now[0], 0);
+	assert_false(w->in[0]->flags & INODE_LARGE);
+	crash_check(w, PC_KEEP);
+	/* Where it cannot have a cache file it stays a row. */
+	char dir[PATH_MAX];
+	snprintf(dir, sizeof dir, "%s/data/%02x", w->dir, (unsigned)w->ino[1] & 0xff);
+	int fd = creat(dir, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	for (unsigned i = 0; i < 60; i++) {
+		op_write_at(w, 1, w->now[1].size, 300);
+		op_sync(w, 1);
+	}
+	assert_false(w->in[1]->flags & INODE_LARGE);
+	assert_int_equal(unlink(dir), 0);
+	crash_check(w, PC_LOSE);
+	assert_int_equal(lies, 0);
+	world_close(w);
+	world_open(w);
+	check_all(w);
+	world_close(w);
+	world_free(w);
+}
+
 /* A new cache file's name is synced whoever syncs first, and again after an error. */
 static void new_names(void **state)
 {
@@ -1487,6 +1536,7 @@ int main(void)
 		cmocka_unit_test(model),	cmocka_unit_test(controls),
 		cmocka_unit_test(written_meanwhile),
 		cmocka_unit_test(crashed_twice),	cmocka_unit_test(killed),
+		cmocka_unit_test(logged),
 		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
 		cmocka_unit_test(taken_back),
 		cmocka_unit_test(sync_fails_anywhere),
