@@ -15,6 +15,7 @@
 #include "net/record.h"
 
 #define COMMIT_MS      1000
+#define BOOT_ID	       36
 #define NUMBER_BLOCK   65536
 #define NUMBERS_LEFT   4096 /* more than all who are between store_pressure and a draw take */
 #define RESERVE_MAX    ((uint64_t)128 << 20)
@@ -145,6 +146,30 @@ static int number_or(struct store *st, const char *k, uint64_t absent, uint64_t 
 	return 0;
 }
 
+/* Which run of the kernel this is; false where it does not say. */
+static bool boot_id(char id[BOOT_ID])
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, id, BOOT_ID);
+
+	if (fd >= 0)
+		close(fd);
+	return n == BOOT_ID;
+}
+
+/* The kernel has run on since the store was opened: all is there as it was written. */
+static bool ran_on(struct store *st)
+{
+	struct buf was = {0};
+	char id[BOOT_ID];
+	bool same = !st->opts.power_cut && boot_id(id) &&
+		    !store_get_blob(st, "boot", &was) && was.len == sizeof id &&
+		    !memcmp(was.p, id, sizeof id);
+
+	buf_release(&was);
+	return same;
+}
+
 /* Before anything is written: was the last stop a clean one, is the database whole? */
 static int open_check(struct store *st, bool fresh)
 {
@@ -154,7 +179,11 @@ static int open_check(struct store *st, bool fresh)
 	st->unclean = !clean && !fresh;
 	if (err || !st->unclean)
 		return err;
-	log_info("%s was not closed cleanly: checking the database", st->dir);
+	if (ran_on(st)) {
+		log_info("%s was not closed", st->dir);
+		return 0;
+	}
+	log_info("%s was not closed before the machine stopped: checking the database", st->dir);
 	return db_quick_check(st);
 }
 
@@ -196,6 +225,9 @@ static int open_settings(struct store *st)
 		err = store_put_u64(st, "next_lid", st->lid_reserved);
 	if (!err)
 		err = store_put_u64(st, "clean", 0);
+	char id[BOOT_ID];
+	if (!err)
+		err = store_put_blob(st, "boot", id, boot_id(id) ? sizeof id : 0);
 	return err ? err : db_commit_locked(st, DB_CKPT_NONE);
 }
 

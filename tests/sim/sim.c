@@ -628,6 +628,7 @@ static void choose_world(uint64_t seed)
 	so = (struct store_opts){.cache_size = (uint64_t)1 << (16 + rnd_below(RND_FAULT, 8)),
 				 .commit_ms = 100 + (unsigned)rnd_below(RND_FAULT, 2000)};
 	so.dir = here.state;
+	so.power_cut = true;
 	w->cuts = !chance(RND_DISK, 3);
 	w->epochs_left = 1 + (unsigned)rnd_below(RND_FAULT, 2);
 	w->crashes_left = (unsigned)rnd_below(RND_FAULT, 8);

@@ -288,7 +288,7 @@ static void compare(const struct seq *q, const struct snap *got, enum pc_mode mo
 
 static void crash(struct drive *d, const struct seq *q, enum pc_mode mode)
 {
-	struct store_opts o = {0};
+	struct store_opts o = {.power_cut = true};
 	struct snap got = {0};
 	struct store *st;
 	char dir[120];
@@ -540,6 +540,7 @@ static void goes_on(struct drive *d)
 	store_close(d->st);
 	fx_rm_tree(d->dir);
 	assert_int_equal(rename(was, d->dir), 0);
+	d->so.power_cut = true;
 	d->st = dv_store(d, d->dir);
 	dv_start(d);
 	published(d);

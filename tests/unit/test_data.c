@@ -434,7 +434,8 @@ static void crash_solid(struct world *w, struct store *st, struct inode *in, int
 static void crash_check(struct world *w, enum pc_mode mode)
 {
 	char dir[96];
-	struct store_opts o = {.dir = dir, .skip_redo = w->plan.o.skip_redo};
+	struct store_opts o = {
+		.dir = dir, .power_cut = true, .skip_redo = w->plan.o.skip_redo};
 	struct store *st;
 
 	snprintf(dir, sizeof dir, "%s.crash", w->dir);

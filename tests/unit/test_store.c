@@ -194,6 +194,11 @@ static void damaged(void **state)
 	memset(junk, 0xa5, sizeof junk);
 	for (off_t page = 40; page < 60; page++)
 		raw_bytes(page * 4096, junk, sizeof junk);
+	/* Nor is it looked for where the process died alone. */
+	assert_int_equal(open_(&st, false), 0);
+	assert_true(st->unclean);
+	assert_int_equal(store_close(st), 0);
+	raw_sql("UPDATE kv SET v=0 WHERE k='clean';UPDATE kv SET v=x'00' WHERE k='boot'");
 	assert_int_equal(open_(&st, false), -EBADMSG);
 	assert_non_null(strstr(log_last(), "damaged"));
 }
