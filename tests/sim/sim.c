@@ -392,6 +392,16 @@ static void found(void *arg, const char *what)
 		fprintf(stderr, "found: %s\n", what);
 }
 
+/* Who is asked again after a while is up. */
+static void all_back(struct life *l)
+{
+	for (unsigned s = 0; volume_readable(l->v) < w->nodes; s++) {
+		if (s == 600)
+			sim_fail("a node is down when all is well");
+		sched_sleep(SEC);
+	}
+}
+
 /* Faults have ended: protection comes back, by itself and in time. */
 static void quiet(struct life *l)
 {
@@ -424,7 +434,7 @@ static void quiet(struct life *l)
 	 */
 	n = 1;
 	for (unsigned i = 0; i < 3 && n; i++) {
-		must(volume_await(l->v, w->nodes, now_ms() + 600000), "all nodes when all is well");
+		all_back(l);
 		must(publish_wait(l->p, true, now_ms() + 1800000), "protect when all is well");
 		look.arg = i == 2 ? l : NULL;
 		n = check_store(l->st, &look);

@@ -11,7 +11,7 @@ nm -D "$HOLDFAST" 2>/dev/null | grep -q '__[at]san_init' && skip "a sanitizer an
 # Garbage is collected while the session lasts.
 export HOLDFAST_PACE=grace=1,stray=1000,compact=100
 OPTIONS=interval=1,cache_size=200K
-WITHIN=20           # seconds that a drive with faults has for what it may never do
+WITHIN=${WITHIN:-20} # seconds that a drive with faults has for what it may never do
 LIMIT=${LIMIT:-120} # what no step of a session takes, however slow the machine is
 
 # A drive with files that are published and were given up here, and segments that lack a shard.
