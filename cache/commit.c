@@ -98,10 +98,7 @@ static int sync_once(struct store *st, struct inode *in)
 	if (err) {
 		/* The kernel may have dropped the pages: a second fdatasync would lie. */
 		in->unsynced = true;
-		if (!in->io_err)
-			in->io_err = (uint32_t)-err;
-		store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
-		err = -EIO;
+		data_sync_failed_locked(st, in);
 	} else if (in->unsynced || in->sync_gen != gen) {
 		/* Written since; a later fdatasync that covers it may still be under way. */
 		err = 1;

@@ -299,6 +299,16 @@ int data_fsync_file(struct store *st, struct inode *in)
 	return err ? -EIO : 0;
 }
 
+void data_sync_failed_locked(struct store *st, struct inode *in)
+{
+	if (!in->io_err)
+		in->io_err = EIO;
+	if (st->failed)
+		return;
+	store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
+	st->whole = true;
+}
+
 int datafile_sync_io(struct store *st, struct inode *in)
 {
 	pthread_mutex_lock(&st->meta);
@@ -306,13 +316,10 @@ int datafile_sync_io(struct store *st, struct inode *in)
 	pthread_mutex_unlock(&st->meta);
 	int err = need ? data_fsync_file(st, in) : 0;
 	pthread_mutex_lock(&st->meta);
-	if (err) {
-		if (!in->io_err)
-			in->io_err = EIO;
-		store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
-	} else {
+	if (err)
+		data_sync_failed_locked(st, in);
+	else
 		in->unsynced = false;
-	}
 	pthread_mutex_unlock(&st->meta);
 	return err;
 }

@@ -253,9 +253,7 @@ int data_redo_settle(struct store *st, bool all)
 		pthread_mutex_lock(&st->meta);
 		if (e) {
 			err = e;
-			if (!in->io_err)
-				in->io_err = EIO;
-			store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
+			data_sync_failed_locked(st, in);
 		}
 		inode_put_locked(st, in);
 		pthread_mutex_unlock(&st->meta);

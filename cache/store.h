@@ -163,6 +163,7 @@ struct store {
 	struct live_delta live[LIVE_SLOTS]; /* open addressing, at most half full */
 	size_t live_cnt;
 	struct touched touched;
+	bool whole;		/* failed, but between two changes: no row is half a one */
 	uint64_t files;		/* inodes; whoever adds or removes rows of `inode` counts */
 	struct inode *dirty_head, *dirty_tail;
 	size_t redo_cnt;	/* inodes with rows of `redo` */
@@ -278,7 +279,7 @@ int store_writable_locked(const struct store *st);
 /*
  * _touch: a row of `what` is going to change in the open transaction; that is the number of an
  * inode (its row, its contents, its attributes, the names in it) or of one name (dirent.c).
- * _undone: that was taken back by a failure, so the rows are older than what was told, and
+ * _undone: a failure took that back, or half of it, so the rows are not what was told, and
  * whoever needs them answers -EIO.  undone.c; meta held.
  */
 void store_touch_locked(struct store *st, uint64_t what);

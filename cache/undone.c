@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * When SQLite cannot write, it takes the whole transaction back, so that the rows are as old as
- * the last COMMIT, while inodes in memory are as new as the last call.  A file's extents of
- * then under its ranges of now would be bytes that were never there together.  So the numbers of
- * the inodes, and of the names, whose rows the open transaction has changed are kept: should it
- * be taken back, nothing is read any more from rows of theirs; what is in memory and in cache
- * files is, as is all of the others.
+ * the last COMMIT, while inodes in memory are as new as the last call; or it takes back the one
+ * statement, and the rows are as half a change left them.  A file's extents of then, or half of
+ * them, under its ranges of now would be bytes that were never there together.  So the numbers of
+ * the inodes, and of the names, whose rows the open transaction has changed are kept: should that
+ * happen, nothing is read any more from rows of theirs; what is in memory and in cache files is,
+ * as is all of the others.
  */
 #include <stdlib.h>
 #include "cache/db.h"
@@ -57,7 +58,9 @@ bool store_undone_locked(const struct store *st, uint64_t what)
 {
 	const struct touched *t = &st->touched;
 
-	if (!st->failed || !st->db || st->opts.skip_undone || !sqlite3_get_autocommit(st->db))
+	if (!st->failed || !st->db || st->opts.skip_undone)
+		return false;
+	if (st->whole && !sqlite3_get_autocommit(st->db))
 		return false;
 	return t->all || (t->cnt && *slot_of(t, what));
 }

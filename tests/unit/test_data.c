@@ -1149,6 +1149,39 @@ static void taken_back(void **state)
 	world_free(w);
 }
 
+/*
+ * A statement in the middle of a change fails, and the transaction stays as it is: what half of
+ * the change left is not told, all else is.
+ */
+static void half_way(void **state)
+{
+	struct world *w = world_new(&(struct plan_of){.crashes = true});
+
+	(void)state;
+	fill(w, 0, 1, 100000);
+	fill(w, 1, 2, 100000);
+	publish(w);
+	assert_int_equal(data_evict(w->st, 0), 0);
+	assert_int_equal(byte_of(w, 0, 10), 1);
+	assert_int_equal(data_evict(w->st, 0), 0);
+	assert_int_equal(sqlite3_exec(w->st->db, "CREATE TEMP TRIGGER half BEFORE INSERT ON extent "
+				      "BEGIN SELECT RAISE(FAIL,'half'); END", NULL, NULL, NULL),
+			 SQLITE_OK);
+	assert_int_equal(data_truncate(w->st, w->in[0], 50000, false), -EIO);
+	assert_true(w->st->failed && !sqlite3_get_autocommit(w->st->db));
+	assert_int_equal(byte_of(w, 0, 10), -EIO);
+	assert_int_equal(byte_of(w, 1, 10), 2);
+	/* Switched off, a hole is told. */
+	w->st->opts.skip_undone = true;
+	assert_int_equal(byte_of(w, 0, 10), 0);
+	w->st->opts.skip_undone = false;
+	world_die(w);
+	world_open(w);
+	assert_int_equal(byte_of(w, 0, 10), 1);
+	world_close(w);
+	world_free(w);
+}
+
 /* Small files are evicted whenever nobody holds st->meta, also between two steps of ours. */
 static void evicted_meanwhile(void **state)
 {
@@ -1540,6 +1573,7 @@ int main(void)
 		cmocka_unit_test(logged),
 		cmocka_unit_test(new_names),	cmocka_unit_test(two_syncers),
 		cmocka_unit_test(taken_back),
+		cmocka_unit_test(half_way),
 		cmocka_unit_test(sync_fails_anywhere),
 		cmocka_unit_test(evicted_meanwhile),
 		cmocka_unit_test(told_to_go),	cmocka_unit_test(given_back),
