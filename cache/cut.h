@@ -282,8 +282,22 @@ void ahead_figures(struct publisher *p, uint64_t *bytes, uint64_t *done);
 /* pack.c */
 int pack_run(struct cut *c);
 
+/* pending.c: one commit; release in any case */
+struct pending {
+	struct hist_head head;
+	struct buf obj;
+	uint64_t epoch;		/* of its cut */
+	struct seg_place *part; /* segments of its records */
+	size_t part_cnt;
+};
+int pending_build(struct cut *c, struct pending *pd); /* waits for nodes for the records */
+int pending_write(struct cut *c, const struct pending *pd); /* its row, committed */
+int pending_put(struct publisher *p, const struct pending *pd); /* until on enough nodes */
+int pending_read(struct store *st, struct pending *pd); /* the row; 1, or 0: none */
+void pending_release(struct pending *pd);
+
 /* settle.c */
-int settle_commit(struct cut *c);	/* builds, puts, applies */
+int settle_commit(struct cut *c);	/* syncs, has it built and put, applies */
 void settle_abandon(struct cut *c);	/* what was dirty is dirty again */
 int settle_resume(struct publisher *p); /* a pending commit of an earlier run */
 int settle_clean(struct publisher *p);	/* rows that an interrupted cut left behind */

@@ -38,8 +38,7 @@
 #include "cache/cut.h"
 #include "cache/datafile.h"
 
-#define SLICE		256
-#define PENDING_VERSION 1
+#define SLICE 256
 
 struct staged_row {
 	uint64_t ino, off, len, seg, was;
@@ -373,21 +372,15 @@ int settle_forget_locked(struct store *st, bool pending)
 	return r;
 }
 
-static uint64_t u64_or_0(struct store *st, const char *k)
-{
-	uint64_t v = 0;
-
-	return store_get_u64(st, k, &v) ? 0 : v;
-}
-
 /* The last step: from now on the cut counts as published here. */
-static int settle_end_locked(struct settle *s, const struct hist_head *h, const struct buf *obj)
+static int settle_end_locked(struct settle *s, const struct pending *pd)
 {
+	const struct hist_head *h = &pd->head;
 	struct store *st = s->st;
 	uint8_t hash[HASH_LEN];
 	int r;
 
-	history_hash(obj, hash);
+	history_hash(&pd->obj, hash);
 	r = store_put_u64(st, "log_seq", h->seq);
 	if (!r)
 		r = store_put_blob(st, "log_hash", hash, sizeof hash);
@@ -509,191 +502,26 @@ static int sync_files(struct cut *c)
 	return 0;
 }
 
-static int seen_locked(struct store *st, struct hist_head *h)
-{
-	sqlite3_stmt *q = store_stmt(st, "SELECT number,seq,hash FROM device WHERE seq>0 AND "
-					 "number<>?1 ORDER BY number");
-	size_t cap = 0;
-	int more;
-
-	if (!q)
-		return -EIO;
-	sqlite3_bind_int64(q, 1, st->device);
-	while ((more = store_step(st, q)) == 1) {
-		if (h->seen_cnt == cap) {
-			cap = cap ? 2 * cap : 8;
-			struct hist_seen *p = reallocarray(h->seen, cap, sizeof *p);
-
-			if (!p) {
-				more = -ENOMEM;
-				break;
-			}
-			h->seen = p;
-		}
-		struct hist_seen *d = &h->seen[h->seen_cnt++];
-
-		*d = (struct hist_seen){.device = (uint16_t)sqlite3_column_int(q, 0),
-					.seq = (uint64_t)sqlite3_column_int64(q, 1)};
-		if (sqlite3_column_bytes(q, 2) == HASH_LEN)
-			memcpy(d->hash, sqlite3_column_blob(q, 2), HASH_LEN);
-	}
-	sqlite3_reset(q);
-	return more < 0 ? more : 0;
-}
-
-static int head_of(struct cut *c, struct hist_head *h)
-{
-	struct buf hash = {0};
-	int r;
-
-	*h = (struct hist_head){.device = c->st->device,
-				.seq = c->seq,
-				.lamport = c->lamport,
-				.time_ns = realtime_ns()};
-	pthread_mutex_lock(&c->st->meta);
-	r = seen_locked(c->st, h);
-	if (!r && c->seq > 1) {
-		r = store_get_blob(c->st, "log_hash", &hash);
-		if (!r && hash.len == HASH_LEN)
-			memcpy(h->prev, hash.p, HASH_LEN);
-		else
-			r = log_fail(-EBADMSG,
-				     "the database lacks the hash of the last commit");
-	}
-	pthread_mutex_unlock(&c->st->meta);
-	buf_release(&hash);
-	return r;
-}
-
-static void encode_pending(struct buf *b, const struct hist_head *h)
-{
-	buf_u8(b, PENDING_VERSION);
-	buf_u16(b, h->device);
-	buf_u64(b, h->seq);
-	buf_u64(b, h->lamport);
-	buf_u64(b, (uint64_t)h->time_ns);
-}
-
-static int decode_pending(const void *p, size_t len, struct hist_head *h)
-{
-	struct rd r = rd_over(p, len);
-
-	*h = (struct hist_head){0};
-	if (rd_u8(&r) != PENDING_VERSION)
-		return -EBADMSG;
-	h->device = rd_u16(&r);
-	h->seq = rd_u64(&r);
-	h->lamport = rd_u64(&r);
-	h->time_ns = (int64_t)rd_u64(&r);
-	return r.bad || rd_left(&r) ? -EBADMSG : 0;
-}
-
-static int write_pending(struct cut *c, const struct hist_head *h, const struct buf *obj,
-			 const struct seg_place *parts, size_t part_cnt)
-{
-	struct store *st = c->st;
-	struct buf head = {0};
-	uint64_t since = obj->len;
-	int r;
-
-	encode_pending(&head, h);
-	pthread_mutex_lock(&st->meta);
-	since += u64_or_0(st, "log_since");
-	r = head.err;
-	for (size_t i = 0; !r && i < part_cnt; i++) {
-		since += parts[i].geom.len;
-		r = segment_insert_locked(st, c->p->next_seg++, &parts[i], SEG_RECORDS, h->seq,
-					  c->epoch, NULL);
-	}
-	if (!r)
-		r = store_put_u64(st, "log_since", since);
-	sqlite3_stmt *q = r ? NULL
-			    : store_stmt(st, "INSERT INTO pending(seq,epoch,head,object) "
-					     "VALUES(?1,?2,?3,?4)");
-	if (!r && !q)
-		r = -EIO;
-	if (!r) {
-		sqlite3_bind_int64(q, 1, (int64_t)h->seq);
-		sqlite3_bind_int64(q, 2, (int64_t)c->epoch);
-		sqlite3_bind_blob64(q, 3, head.p, head.len, SQLITE_STATIC);
-		sqlite3_bind_blob64(q, 4, obj->p, obj->len, SQLITE_STATIC);
-		r = store_run(st, q);
-	}
-	pthread_mutex_unlock(&st->meta);
-	buf_release(&head);
-	/* Even if this fails the row may be on the disk: the cut is not undone below it. */
-	c->committed = !r;
-	return r ? r : store_commit(st);
-}
-
-/* PUT until it is on enough nodes, then see again that nobody took over meanwhile. */
-static int put_object(struct publisher *p, const struct hist_head *h, const struct buf *obj)
-{
-	struct volume *v = p->st->vol;
-	struct backoff backoff = publish_backoff(p);
-	int r = publish_check(p);
-
-	while (!r && (r = history_put(v, h, obj)) == -EAGAIN) {
-		char why[128];
-
-		if (p->opts.skip_quorum) {
-			r = 0;
-			break;
-		}
-		snprintf(why, sizeof why,
-			 "waiting for nodes: %u of %zu can be written, a commit needs %u",
-			 volume_writable(v), volume_members(v), v->quorum);
-		r = publish_pause(p, &backoff, why);
-	}
-	return r ? r : publish_check(p);
-}
-
-static int build(struct cut *c, struct hist_head *h, struct buf *obj, struct seg_place **parts,
-		 size_t *part_cnt)
-{
-	struct volume *v = c->st->vol;
-	struct backoff backoff = publish_backoff(c->p);
-	int r;
-
-	while ((r = history_build(v, h, c->s.w, obj, parts, part_cnt)) == -EAGAIN) {
-		char why[128];
-
-		snprintf(why, sizeof why,
-			 "waiting for nodes: %u of %zu can take shards, %u are needed",
-			 volume_usable(v), volume_members(v), v->k);
-		buf_reset(obj);
-		r = publish_pause(c->p, &backoff, why);
-		if (r)
-			break;
-	}
-	return r;
-}
-
 int settle_commit(struct cut *c)
 {
 	struct publisher *p = c->p;
 	struct store *st = c->st;
 	struct settle s = {.p = p, .st = st, .epoch = c->epoch};
-	struct hist_head h;
-	struct buf obj = {0};
-	struct seg_place *parts = NULL;
-	size_t part_cnt = 0;
-	int r = head_of(c, &h);
+	struct pending pd = {0};
+	int r = sync_files(c);
 
-	if (!r)
-		r = sync_files(c);
 	if (!r)
 		r = publish_stage(p, "packed");
 	if (!r)
-		r = build(c, &h, &obj, &parts, &part_cnt);
+		r = pending_build(c, &pd);
 	if (!r)
 		r = publish_stage(p, "built");
 	if (!r)
-		r = write_pending(c, &h, &obj, parts, part_cnt);
+		r = pending_write(c, &pd);
 	if (!r)
 		r = publish_stage(p, "pending");
 	if (!r)
-		r = put_object(p, &h, &obj);
+		r = pending_put(p, &pd);
 	if (!r)
 		r = publish_stage(p, "put");
 	if (!r)
@@ -712,7 +540,7 @@ int settle_commit(struct cut *c)
 				r = row_unpublished(st, in);
 		}
 		if (!r)
-			r = settle_end_locked(&s, &h, &obj);
+			r = settle_end_locked(&s, &pd);
 		pthread_mutex_unlock(&st->meta);
 	}
 	if (!r)
@@ -721,50 +549,27 @@ int settle_commit(struct cut *c)
 		r = publish_stage(p, "applied");
 	if (!r)
 		r = settle_tidy(p, c->epoch);
-	free(parts);
-	free(h.seen);
-	buf_release(&obj);
-	return r;
-}
-
-static int read_pending(struct store *st, uint64_t *epoch, struct hist_head *h, struct buf *obj)
-{
-	pthread_mutex_lock(&st->meta);
-	sqlite3_stmt *q = store_stmt(st, "SELECT epoch,head,object FROM pending");
-	int r = q ? store_step(st, q) : -EIO;
-
-	if (r == 1) {
-		*epoch = (uint64_t)sqlite3_column_int64(q, 0);
-		if (decode_pending(sqlite3_column_blob(q, 1),
-				   (size_t)sqlite3_column_bytes(q, 1), h))
-			r = log_fail(-EBADMSG, "the pending commit in the database is damaged");
-		buf_put(obj, sqlite3_column_blob(q, 2), (size_t)sqlite3_column_bytes(q, 2));
-		if (r == 1 && obj->err)
-			r = obj->err;
-	}
-	if (q)
-		sqlite3_reset(q);
-	pthread_mutex_unlock(&st->meta);
+	pending_release(&pd);
 	return r;
 }
 
 int settle_resume(struct publisher *p)
 {
 	struct settle s = {.p = p, .st = p->st, .restart = true};
-	struct hist_head h;
-	struct buf obj = {0};
-	int r = read_pending(p->st, &s.epoch, &h, &obj);
+	struct pending pd = {0};
+	int r = pending_read(p->st, &pd);
 
 	if (r == 1) {
 		log_info(
 			"sending commit %llu again, which was under way when the drive stopped",
-			(unsigned long long)h.seq);
-		r = put_object(p, &h, &obj);
+			(unsigned long long)pd.head.seq);
+		s.epoch = pd.epoch;
+		r = pending_put(p, &pd);
 		if (!r)
 			r = settle_staged(&s);
 		if (!r) {
 			pthread_mutex_lock(&p->st->meta);
-			r = settle_end_locked(&s, &h, &obj);
+			r = settle_end_locked(&s, &pd);
 			pthread_mutex_unlock(&p->st->meta);
 		}
 		if (!r)
@@ -772,14 +577,14 @@ int settle_resume(struct publisher *p)
 		if (!r)
 			r = settle_tidy(p, s.epoch);
 	}
-	buf_release(&obj);
+	pending_release(&pd);
 	return r;
 }
 
 int settle_clean(struct publisher *p)
 {
 	struct store *st = p->st;
-	uint64_t seq;
+	uint64_t seq = 0;
 
 	pthread_mutex_lock(&st->meta);
 	sqlite3_stmt *q = store_stmt(st, "SELECT count(*) FROM pending");
@@ -790,7 +595,7 @@ int settle_clean(struct publisher *p)
 	if (q)
 		sqlite3_reset(q);
 	if (r == 1 && !pending) {
-		seq = u64_or_0(st, "log_seq");
+		store_get_u64(st, "log_seq", &seq);
 		q = store_stmt(st, "DELETE FROM segment WHERE seq>?1 AND kind=3");
 		r = q ? 0 : -EIO;
 		if (!r) {
