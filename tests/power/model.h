@@ -13,7 +13,8 @@
 
 #define UNIT	    512u
 #define UNITS_MAX   4096u
-#define LARGE_UNITS 128u /* more are a file of the cache, not a row */
+#define LARGE_UNITS 128u /* more are a file of the cache, not a row; */
+#define ROW_UNITS   8u	 /* or fewer than that, when fsync wrote so many of larger rows */
 #define OBJECTS_MAX (1u << 16)
 #define ENTRIES_MAX 64u
 
@@ -22,7 +23,8 @@ struct object {
 	uint32_t *unit; /* UNITS_MAX of them, NULL: all zeros */
 	uint32_t units; /* the size */
 	uint32_t nlink, mode, xattr;
-	bool dir, large; /* has been large once */
+	bool dir, large; /* has been large once, or may have been */
+	uint32_t rows;	 /* units that fsync may have written as rows */
 	uint32_t sync;	 /* operations when its contents were last made durable for sure */
 	uint32_t named;	 /* when it last was renamed or linked */
 };
@@ -153,6 +155,8 @@ static inline void model_apply(struct model *m, const struct op *p)
 	case OP_FSYNC:
 	case OP_FDATASYNC:
 		o->sync = number;
+		o->rows += o->units > ROW_UNITS ? o->units : 0;
+		o->large |= o->rows > LARGE_UNITS;
 		break;
 	case OP_FSYNCDIR:
 	case OP_PUBLISH:

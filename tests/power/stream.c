@@ -15,9 +15,9 @@
  * The rule.  There is one instant of the drive's history, and
  *   - names, link counts, modes, attributes, and contents of files up to 64 KiB are as at it;
  *   (a write that the kernel made several requests of may be there in part)
- *   - a larger file is as at an instant not after it, but not before its last fsync, nor before
- *     it was last renamed or linked; where it was overwritten later, unit by unit the new or
- *     the old may be there, never anything else;
+ *   - a larger file, and one that was synced over and over, is as at an instant not after it, but
+ *     not before its last fsync, nor before it was last renamed or linked; where it was
+ *     overwritten later, unit by unit the new or the old may be there, never anything else;
  *   - what was done before any fsync was called that was acknowledged, is there.
  * Of what was published, contents of all files are as at the instant, and what was done before
  * a `holdfast sync` that ended is there.
