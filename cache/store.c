@@ -180,10 +180,10 @@ static int open_check(struct store *st, bool fresh)
 	if (err || !st->unclean)
 		return err;
 	if (ran_on(st)) {
-		log_info("%s was not closed", st->dir);
+		log_info("%s was not closed cleanly", st->dir);
 		return 0;
 	}
-	log_info("%s was not closed before the machine stopped: checking the database", st->dir);
+	log_info("%s was not closed before the system stopped: checking the database", st->dir);
 	return db_quick_check(st);
 }
 
