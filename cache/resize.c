@@ -105,14 +105,20 @@ int data_make_large(struct store *st, struct inode *in)
 		c->wrote = true;
 		err = cfile_write(c->fd, copy, size, 0, NULL);
 	}
+	bool made = c;
 	cfile_put(st, c);
 	free(copy);
-	if (err)
-		return err;
-	pthread_mutex_lock(&st->meta);
-	store_seal_locked(st, in, false);
-	err = become_large_locked(st, in);
-	pthread_mutex_unlock(&st->meta);
+	if (!err) {
+		pthread_mutex_lock(&st->meta);
+		store_seal_locked(st, in, false);
+		err = become_large_locked(st, in);
+		pthread_mutex_unlock(&st->meta);
+	}
+	/* Whoever finds it later would take its name for synced. */
+	if (err && made) {
+		cfile_drop(st, in->file, CF_MAIN);
+		cfile_unlink(st, in->ino, CF_MAIN);
+	}
 	return err;
 }
 
