@@ -41,6 +41,7 @@ struct object {
 	struct set live[BLOCKS], kept[BLOCKS];
 	struct range size, kept_size;
 	uint16_t id; /* what its blocks are made of */
+	uint16_t part, part_block, part_len; /* the version that was written to a block in part */
 	bool failed; /* an fsync of it said EIO */
 };
 struct name {
@@ -247,6 +248,11 @@ static void put(int fd, const char *path, uint16_t obj, unsigned block, unsigned
 		l.failed = true;
 	for (unsigned i = 0; i < cnt; i++)
 		change(&o->live[block + i], &o->kept[block + i], v, ok);
+	if (len) {
+		o->part = v;
+		o->part_block = (uint16_t)(block + cnt - 1);
+		o->part_len = (uint16_t)len;
+	}
 	if (ok)
 		resize(o, HF_MAX(o->size.lo, end), HF_MAX(o->size.hi, end), true);
 	else
@@ -398,13 +404,16 @@ static void copy(const char *from, const char *to)
 
 /* --- comparing --- */
 
-static bool block_is(const uint8_t *p, size_t len, unsigned id, unsigned block,
+static bool block_is(const uint8_t *p, size_t len, const struct object *o, unsigned block,
 		     const struct set *s)
 {
 	static uint64_t want[BLOCK / 8];
 
 	for (unsigned i = 0; i < s->cnt; i++) {
-		fill(want, id, block, s->v[i]);
+		fill(want, o->id, block, s->v[i]);
+		/* Where what followed failed, and then the file grew. */
+		if (o->part_len && s->v[i] == o->part && block == o->part_block)
+			memset((uint8_t *)want + o->part_len, 0, BLOCK - o->part_len);
 		if (!memcmp(p, want, len))
 			return true;
 	}
@@ -425,7 +434,7 @@ static const char *differs(const uint8_t *p, uint64_t len, unsigned obj, bool ke
 		return why;
 	}
 	for (unsigned b = 0; (uint64_t)b * BLOCK < len; b++)
-		if (!block_is(p + b * BLOCK, HF_MIN(len - b * BLOCK, (uint64_t)BLOCK), o->id, b,
+		if (!block_is(p + b * BLOCK, HF_MIN(len - b * BLOCK, (uint64_t)BLOCK), o, b,
 			      kept ? &o->kept[b] : &o->live[b])) {
 			snprintf(why, sizeof why, "block %u of object %u is something else", b,
 				 obj);

@@ -78,6 +78,12 @@ int data_fsync_file(struct store *st, struct inode *in)
 	return fake_fsync ? fake_fsync(st, in) : 0;
 }
 
+void data_sync_failed_locked(struct store *st, struct inode *in)
+{
+	in->io_err = EIO;
+	store_fail_locked(st, -EIO, "writing a file of the cache to the disk");
+}
+
 int data_redo_settle(struct store *st, bool all)
 {
 	(void)st;
