@@ -45,7 +45,7 @@ stored cells are verified before they are decoded | net/rows.c s/err = seg_check
 fsck and scrub verify every copy of the log | cache/check.c s/if (!r && o->deep && st->vol && o->trust.owner_pk)/if (false)/ | sys/630
 a node that was set back is noticed | cache/older.c s/return p->opts.skip_older ? 0 : older_ask(p->st, n);/return 0;/ | sys/630
 nodes that were all set back stop publishing | cache/publish.c s/if (!seq .. p->opts.skip_older)/if (true)/ | sys/630
-keys are in locked memory alone | net/keys.c s/memcpy((\*out)->s->vk, vk, KEY_LEN);/& memcpy(malloc(64), vk, KEY_LEN);/ | sys/635
+keys are in locked memory alone | net/keys.c s/derive(s->purpose\[KP_LOCAL\].*);/& static void *volatile leak; leak = malloc(64); memcpy(leak, s->vk, KEY_LEN);/ | sys/635
 a drive that is here already is not recovered beside itself | fs/cmd_recover.c s/return r->take_over ? 0 : config_list(one_here, r);/return 0;/ | ALL=1 sys/640
 a sound database is not rebuilt | fs/cmd_fsck.c s/if (!err && !a->anyway)/if (false)/ | ALL=1 sys/640
 replacing a node keeps the domains apart | fs/members.c s/if (!err && c->node)$/if (false)/ | ALL=1 sys/640
