@@ -186,6 +186,15 @@ static json_t *do_credentials(struct call *c, const json_t *req)
 	return err ? control_error(err, "%s", log_last()) : json_pack("{s:b}", "ok", 1);
 }
 
+/* Also unmounted from outside, and fs_loop has not returned yet. */
+static bool is_mounted(struct daemon *d)
+{
+	bool kernel = d->serving && fs_mounted(d->fs);
+
+	/* When it is false now, the descriptor may have been another's. */
+	return kernel && d->serving;
+}
+
 static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, json_t *p),
 		      void *conn)
 {
@@ -197,10 +206,10 @@ static json_t *handle(void *arg, const json_t *req, int (*progress)(void *conn, 
 		return control_error(-EINVAL, "the request has no \"cmd\"");
 	if (!strcmp(cmd, "ping"))
 		return json_pack("{s:b, s:b, s:i, s:s, s:b}", "ok", 1, "mounted",
-				 (int)d->serving, "pid", (int)getpid(), "mountpoint",
+				 (int)is_mounted(d), "pid", (int)getpid(), "mountpoint",
 				 d->o->mountpoint, "read_only", (int)d->o->fs.read_only);
 	if (!strcmp(cmd, "status")) {
-		json_t *st = drive_status(d->s, d->serving ? d->o->mountpoint : NULL);
+		json_t *st = drive_status(d->s, is_mounted(d) ? d->o->mountpoint : NULL);
 
 		if (!st)
 			return control_error(-EIO, "%s", log_last());

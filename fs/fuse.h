@@ -29,6 +29,11 @@ struct fs;
 int fs_mount(struct fs **out, struct store *st, const char *dir, const struct fs_opts *o);
 /* Serves until the mount is gone or fs_stop was called: 0 or -errno. After daemonizing. */
 int fs_loop(struct fs *fs);
+/*
+ * Until fs_unmount: whether the kernel still has the mount.  When it is gone, fs_loop returns
+ * soon, but what is being served then comes first.
+ */
+bool fs_mounted(struct fs *fs);
 /* From any thread or a signal handler's thread: makes fs_loop return soon. */
 void fs_stop(struct fs *fs);
 /* Requests do not wait for nodes any more: those that do, or would, are an error (EIO). */

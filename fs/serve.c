@@ -2,6 +2,7 @@
 #include "fs/serve.h"
 
 #include <fuse_lowlevel.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -613,6 +614,13 @@ int fs_loop(struct fs *fs)
 	l->serving = false;
 	pthread_mutex_unlock(&l->lock);
 	return err ? err : l->err;
+}
+
+bool fs_mounted(struct fs *fs)
+{
+	struct pollfd p = {.fd = fuse_session_fd(fs->se)};
+
+	return poll(&p, 1, 0) <= 0 || !(p.revents & POLLERR);
 }
 
 void fs_hurry(struct fs *fs, bool hurry)

@@ -116,6 +116,11 @@ ls "$M" 2>/dev/null && fail "alive after kill -9"
 mount_volume
 eq "$(cat "$M/y")" y
 umount_volume
+# Unmounted from outside, and mounted again at once.  Without care it fails now and then.
+for _ in $(seq 30); do
+	mount_volume
+	umount "$M" 2>/dev/null || ok fusermount3 -u "$M"
+done
 # In the foreground.
 hf mount v "$M" -f &
 for _ in $(seq 900); do mountpoint -q "$M" && break; sleep 0.1; done
