@@ -6,22 +6,26 @@
 /* What one copy_file_range request moves at most, so that it can be interrupted soon. */
 #define COPY_MAX ((uint64_t)64 << 20)
 
-static int get_file(struct fs *fs, uint64_t ino, struct inode **out)
+static int get_file(struct fs *fs, uint64_t ino, struct inode **out, const struct cred *kill)
 {
 	uint32_t mode;
 	int err = fs_get_mode(fs, ino, out, &mode);
 
-	if (err || S_ISREG(mode))
+	if (err)
 		return err;
-	err = S_ISDIR(mode) ? -EISDIR : -EINVAL;
-	fs_put(fs, *out);
+	if (S_ISREG(mode))
+		err = fs_kill_group(fs, *out, mode, kill);
+	else
+		err = S_ISDIR(mode) ? -EISDIR : -EINVAL;
+	if (err)
+		fs_put(fs, *out);
 	return err;
 }
 
 int64_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off)
 {
 	struct inode *in;
-	int err = get_file(fs, ino, &in);
+	int err = get_file(fs, ino, &in, NULL);
 
 	if (err)
 		return err;
@@ -32,10 +36,11 @@ int64_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off
 	return n;
 }
 
-int fs_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off, bool kill)
+int fs_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
+	     const struct cred *kill)
 {
 	struct inode *in;
-	int err = get_file(fs, ino, &in);
+	int err = get_file(fs, ino, &in, kill);
 
 	if (err)
 		return err;
@@ -57,10 +62,11 @@ int fs_fsync(struct fs *fs, uint64_t ino, bool datasync)
 	return err;
 }
 
-int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len, bool kill)
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len,
+		 const struct cred *kill)
 {
 	struct inode *in;
-	int err = get_file(fs, ino, &in);
+	int err = get_file(fs, ino, &in, kill);
 
 	if (err)
 		return err;
@@ -72,7 +78,7 @@ int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t l
 int64_t fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence)
 {
 	struct inode *in;
-	int err = get_file(fs, ino, &in);
+	int err = get_file(fs, ino, &in, NULL);
 
 	if (err)
 		return err;
@@ -82,14 +88,14 @@ int64_t fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence)
 }
 
 int64_t fs_copy(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
-		uint64_t len, bool kill)
+		uint64_t len, const struct cred *kill)
 {
 	struct inode *from, *to;
-	int err = get_file(fs, src, &from);
+	int err = get_file(fs, src, &from, NULL);
 
 	if (err)
 		return err;
-	err = get_file(fs, dst, &to);
+	err = get_file(fs, dst, &to, kill);
 	if (err) {
 		fs_put(fs, from);
 		return err;

@@ -70,10 +70,16 @@ struct timespec fs_timespec(int64_t ns);
 #define FS_SET_KILL (1u << 17) /* set-id bits go */
 struct setattr {
 	unsigned set; /* META_SET_*, FS_SET_* */
-	struct meta_attr a; /* owner and mode as they are here */
+	const struct cred *c; /* who asks */
+	struct meta_attr a;   /* owner and mode as they are here */
 	uint64_t size;
 };
 int fs_setattr(struct fs *fs, uint64_t ino, const struct setattr *s, struct stat *out);
+/*
+ * Before c, or NULL, changes the contents: of the bits that this takes the one of which cache/
+ * knows nothing, S_ISGID without group execution where c is not of the group.
+ */
+int fs_kill_group(struct fs *fs, struct inode *in, uint32_t mode, const struct cred *c);
 int fs_readlink(struct fs *fs, uint64_t ino, struct buf *out);
 int fs_statfs(struct fs *fs, struct statvfs *out);
 /* relatime: the inode was read just now. */
@@ -108,13 +114,16 @@ int fs_readdir(struct fs *fs, uint64_t ino, uint64_t off, bool attr, fs_emit *em
 
 /* --- file.c --- */
 
+/* kill: who asks, when set-id bits go; else NULL. */
 int64_t fs_read(struct fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off);
-int fs_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off, bool kill);
+int fs_write(struct fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
+	     const struct cred *kill);
 int fs_fsync(struct fs *fs, uint64_t ino, bool datasync);
-int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len, bool kill);
+int fs_fallocate(struct fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len,
+		 const struct cred *kill);
 int64_t fs_lseek(struct fs *fs, uint64_t ino, uint64_t off, int whence);
 int64_t fs_copy(struct fs *fs, uint64_t src, uint64_t src_off, uint64_t dst, uint64_t dst_off,
-		uint64_t len, bool kill);
+		uint64_t len, const struct cred *kill);
 
 /* --- xattr.c --- */
 

@@ -211,8 +211,10 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int set,
 		       struct fuse_file_info *fi)
 {
+	struct cred c = cred_of(req);
 	struct setattr s = {
 		.size = (uint64_t)attr->st_size,
+		.c = &c,
 		.a = {.mode = attr->st_mode, .uid = attr->st_uid, .gid = attr->st_gid}};
 	struct fs *fs = fs_of(req);
 	struct interrupt wait;
@@ -498,12 +500,13 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *p, size_t len, 
 {
 	/* Pages written by mmap come from the kernel, and nobody asks whose they were. */
 	bool kill = !fi->writepage && kills(req);
+	struct cred c = cred_of(req);
 	struct interrupt wait;
 
 	/* And nobody would hear that they were not taken. */
 	if (!fi->writepage)
 		wait_begin(&wait, req);
-	int err = fs_write(fs_of(req), ino, p, len, (uint64_t)off, kill);
+	int err = fs_write(fs_of(req), ino, p, len, (uint64_t)off, kill ? &c : NULL);
 	if (!fi->writepage)
 		interrupt_end(&wait);
 	if (err)
@@ -528,7 +531,7 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 {
 	/* The kernel strips set-id bits itself first, by an empty setattr. */
 	bool kill = !fs_of(req)->kill_v2 && kills(req);
-
+	struct cred c = cred_of(req);
 	struct interrupt wait;
 
 	(void)fi;
@@ -537,7 +540,8 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 		return;
 	}
 	wait_begin(&wait, req);
-	int err = fs_fallocate(fs_of(req), ino, mode, (uint64_t)off, (uint64_t)len, kill);
+	int err = fs_fallocate(fs_of(req), ino, mode, (uint64_t)off, (uint64_t)len,
+			       kill ? &c : NULL);
 	interrupt_end(&wait);
 	reply_err(req, err);
 }
@@ -562,6 +566,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off,
 			       struct fuse_file_info *dst_fi, size_t len, int flags)
 {
 	bool kill = !fs_of(req)->kill_v2 && kills(req);
+	struct cred c = cred_of(req);
 	struct interrupt wait;
 
 	(void)src_fi;
@@ -571,8 +576,8 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t src, off_t src_off,
 		return;
 	}
 	wait_begin(&wait, req);
-	int64_t n =
-		fs_copy(fs_of(req), src, (uint64_t)src_off, dst, (uint64_t)dst_off, len, kill);
+	int64_t n = fs_copy(fs_of(req), src, (uint64_t)src_off, dst, (uint64_t)dst_off, len,
+			    kill ? &c : NULL);
 	interrupt_end(&wait);
 	if (n < 0)
 		reply_err(req, (int)n);

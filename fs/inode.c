@@ -140,14 +140,28 @@ int fs_getattr(struct fs *fs, uint64_t ino, struct stat *out, int64_t *btime_ns)
 	return 0;
 }
 
-/* The mode without the bits that a change by somebody else takes. */
-static uint32_t killed(uint32_t mode)
+/* The mode without the bits that a change by c takes. */
+static uint32_t killed(struct fs *fs, struct inode *in, uint32_t mode, const struct cred *c)
 {
-	mode &= ~(uint32_t)S_ISUID;
-	/* S_ISGID without group execution once meant mandatory locking, and stays. */
-	if (mode & S_IXGRP)
-		mode &= ~(uint32_t)S_ISGID;
-	return mode;
+	bool group = mode & S_IXGRP;
+
+	/* Without group execution it once meant mandatory locking: its group and root keep it. */
+	if (mode & S_ISGID && !group && c->uid) {
+		pthread_mutex_lock(&fs->st->meta);
+		uint32_t gid = in->gid;
+		pthread_mutex_unlock(&fs->st->meta);
+		group = !c->in_group(c->arg, owners_show_gid(&fs->opts.owners, gid));
+	}
+	return mode & ~(uint32_t)(S_ISUID | (group ? S_ISGID : 0));
+}
+
+int fs_kill_group(struct fs *fs, struct inode *in, uint32_t mode, const struct cred *c)
+{
+	struct meta_attr a = {.set = META_SET_MODE, .mode = mode & ~(uint32_t)S_ISGID};
+
+	if (!c || (mode & (S_ISGID | S_IXGRP)) != S_ISGID || killed(fs, in, mode, c) & S_ISGID)
+		return 0;
+	return meta_setattr(fs->st, in, &a);
 }
 
 /* chmod keeps the access list in step; with st->meta held. */
@@ -200,9 +214,9 @@ static int setattr(struct fs *fs, struct inode *in, uint32_t mode, const struct 
 		a.mode = owners_chmod(&fs->opts.owners, mode, a.mode);
 		a.acl = ACL_ACCESS;
 		a.acl_chmod = chmod_acl;
-	} else if (kill && !S_ISDIR(mode) && killed(mode) != mode) {
+	} else if (kill && !S_ISDIR(mode) && killed(fs, in, mode, s->c) != mode) {
 		a.set |= META_SET_MODE;
-		a.mode = killed(mode);
+		a.mode = killed(fs, in, mode, s->c);
 	}
 	if (a.set)
 		return meta_setattr(fs->st, in, &a);

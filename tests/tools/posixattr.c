@@ -209,15 +209,15 @@ static void sticky(void)
 	}
 }
 
-static void set_id_write(const char *how, unsigned expect, bool other)
+static void set_id_write(const char *how, unsigned mode, unsigned expect, bool other)
 {
 	touch("s");
 	OK(chown("s", USER1, USER1));
-	OK(chmod("s", 06777));
-	EQ(06777, MODE("s"));
+	OK(chmod("s", mode));
+	EQ(mode, MODE("s"));
 	int fd = FD(open("s", O_RDWR));
 	EQ(4, write(fd, "1234", 4));
-	EQ(06777, MODE("s"));
+	EQ(mode, MODE("s"));
 	if (other ? as(USER2) : as(USER1)) {
 		int own = FD(open("s", O_RDWR));
 		struct stat st;
@@ -276,11 +276,14 @@ static void set_id(void)
 					  "fallocate",	   "direct write"};
 
 	for (size_t i = 0; i < sizeof(how) / sizeof(how[0]); i++) {
-		set_id_write(how[i], 0777, true);
-		set_id_write(how[i], 0777, false);
+		set_id_write(how[i], 06777, 0777, true);
+		set_id_write(how[i], 06777, 0777, false);
+		/* Without execution for the group its members leave it the bit. */
+		set_id_write(how[i], 06666, 0666, true);
+		set_id_write(how[i], 06666, 02666, false);
 	}
-	set_id_write("read", 06777, true);
-	set_id_write("zero bytes written", 06777, true);
+	set_id_write("read", 06777, 06777, true);
+	set_id_write("zero bytes written", 06777, 06777, true);
 
 	/* chown by anybody takes them from a file, never from a directory. */
 	touch("f");
