@@ -102,7 +102,7 @@ whole() {
 
 # The session; then $status is that of the daemon, $failures whether the program saw any.
 session() {
-	failures=0 told=0 status=0 published=1 collected=1 refusal=
+	failures=0 told=0 status=0 published=1 collected=1 refusal= shot=0
 	if begin "$@"; then
 		stage first
 		alive && step hf sync v --timeout "$WITHIN"
@@ -127,6 +127,9 @@ session() {
 		[ $published -eq 0 ] && alive && step hf umount "$M"
 		alive && step hf umount --now "$M" && [ $rc -ne 0 ] &&
 			grep -q " $M fuse" /proc/self/mounts && wrong "umount --now does not unmount"
+		# Who cannot answer for want of memory has to be killed by it.
+		# shellcheck disable=SC2034 # of 600
+		grep -q "did not answer and was killed" "$W/step" && shot=1
 	fi
 	timeout "$LIMIT" tail --pid=$daemon -f /dev/null || wrong "the daemon does not end"
 	wait $daemon
