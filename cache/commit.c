@@ -326,14 +326,16 @@ static bool commit_wanted(const struct store *st)
 /* Nothing is dirty: waits until something is; empties a WAL that nobody uses meanwhile. */
 static void commit_idle(struct store *st)
 {
-	if (st->failed || st->dbx->wal_pages <= IDLE_WAL_PAGES) {
-		pthread_cond_wait(&st->thread_cond, &st->meta);
-		return;
-	}
 	int64_t until = now_ms() + IDLE_MS;
 	int rc = 0;
-	while (!rc && !st->stopping && !commit_wanted(st))
-		rc = cond_until(&st->thread_cond, &st->meta, until);
+
+	st->commit_idle = true;
+	if (st->failed || st->dbx->wal_pages <= IDLE_WAL_PAGES)
+		pthread_cond_wait(&st->thread_cond, &st->meta);
+	else
+		while (!rc && !st->stopping && !commit_wanted(st))
+			rc = cond_until(&st->thread_cond, &st->meta, until);
+	st->commit_idle = false;
 	if (rc == ETIMEDOUT && !commit_wanted(st) && !st->committing && !st->failed)
 		db_commit_locked(st, DB_CKPT_TRUNCATE);
 }

@@ -86,6 +86,16 @@ sqlite3_stmt *store_stmt(struct store *st, const char *sql)
 	return s;
 }
 
+void store_txn_dirty_locked(struct store *st)
+{
+	if (st->txn_dirty)
+		return;
+	st->txn_dirty = true;
+	/* One that waits for its second to end finds it by itself. */
+	if (st->commit_idle)
+		pthread_cond_signal(&st->thread_cond);
+}
+
 int store_step(struct store *st, sqlite3_stmt *s)
 {
 	bool writes = !sqlite3_stmt_readonly(s);
@@ -95,10 +105,8 @@ int store_step(struct store *st, sqlite3_stmt *s)
 	int rc = sqlite3_step(s);
 	if (rc == SQLITE_ROW || rc == SQLITE_DONE) {
 		st->dbx->writes += writes;
-		if (writes && !st->txn_dirty) {
-			st->txn_dirty = true;
-			pthread_cond_signal(&st->thread_cond);
-		}
+		if (writes)
+			store_txn_dirty_locked(st);
 		return rc == SQLITE_ROW;
 	}
 	db_error(st, sqlite3_sql(s));

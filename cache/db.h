@@ -35,6 +35,7 @@ int db_quick_check(struct store *st); /* -EBADMSG when the database is damaged *
 /* COMMIT and BEGIN; between them, where checkpoint, the WAL goes into the database. */
 enum db_checkpoint { DB_CKPT_NONE, DB_CKPT_PASSIVE, DB_CKPT_TRUNCATE };
 int db_commit_locked(struct store *st, enum db_checkpoint ckpt);
+void store_txn_dirty_locked(struct store *st); /* there is something to commit */
 void db_close(struct store *st); /* rolls back what is not committed */
 
 #define INODE_LRU_MAX	16384

@@ -356,6 +356,7 @@ static int keep_inode(struct cut *c, uint64_t ino)
 	sqlite3_bind_int64(q, 3, (int64_t)c->published);
 	if (in && in->chg > c->published) {
 		in->chg = st->epoch;
+		in->chg_dirty = true;
 		if (in->dchg > c->published)
 			in->dchg = st->epoch;
 		if (in->born > c->published)

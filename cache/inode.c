@@ -284,10 +284,7 @@ void inode_dirty_locked(struct store *st, struct inode *in)
 		st->dirty_head = in;
 	st->dirty_tail = in;
 	st->dirty_cnt++;
-	if (!st->txn_dirty) {
-		st->txn_dirty = true;
-		pthread_cond_signal(&st->thread_cond);
-	}
+	store_txn_dirty_locked(st);
 }
 
 static void dirty_del(struct store *st, struct inode *in)
@@ -339,6 +336,7 @@ void inode_mark_locked(struct store *st, struct inode *in, unsigned mask)
 	if (mask) {
 		if (in->chg <= st->published)
 			in->mask = 0;
+		in->chg_dirty |= in->chg != st->epoch;
 		in->chg = st->epoch;
 		if (mask & REC_CH_CONTENT)
 			in->dchg = st->epoch;
@@ -396,12 +394,19 @@ static int write_insert(struct store *st, const struct inode *in, bool contents_
 	return write_row(st, s, in, contents_too ? in->size : 0, flags);
 }
 
+/* A chg that is set, if only to what it is, makes SQLite write its index too. */
 static int write_update(struct store *st, const struct inode *in)
 {
 	sqlite3_stmt *s =
-		store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,rdev=?6,"
-			       "size=?7,atime=?8,mtime=?9,ctime=?10,btime=?11,parent=?12,"
-			       "flags=?13,chg=?14,dchg=?15,born=?16,mask=?17 WHERE ino=?1");
+		in->chg_dirty
+			? store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,"
+					 "rdev=?6,size=?7,atime=?8,mtime=?9,ctime=?10,"
+					 "btime=?11,parent=?12,flags=?13,chg=?14,dchg=?15,"
+					 "born=?16,mask=?17 WHERE ino=?1")
+			: store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,"
+					 "rdev=?6,size=?7,atime=?8,mtime=?9,ctime=?10,"
+					 "btime=?11,parent=?12,flags=?13,dchg=?15,born=?16,"
+					 "mask=?17 WHERE ino=?1");
 	return s ? write_row(st, s, in, in->size, in->flags) : -EIO;
 }
 
@@ -445,7 +450,7 @@ int inode_write_locked(struct store *st, struct inode *in, bool contents_too)
 	if (err)
 		return err;
 	in->stored = true;
-	in->attr_dirty = false;
+	in->attr_dirty = in->chg_dirty = false;
 	return 0;
 }
 

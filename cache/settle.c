@@ -132,7 +132,7 @@ static int settle_small(struct settle *s, struct inode *in, const struct staged_
  * withheld (store.h), for as long as it takes.  Its row as it is must not count as published
  * meanwhile, or a crash would leave dirty bytes that no cut finds.
  */
-static int row_unpublished(struct store *st, const struct inode *in)
+static int row_unpublished(struct store *st, struct inode *in)
 {
 	sqlite3_stmt *q = store_stmt(st, "UPDATE inode SET chg=?2,dchg=?2 WHERE ino=?1");
 
@@ -140,6 +140,7 @@ static int row_unpublished(struct store *st, const struct inode *in)
 		return -EIO;
 	sqlite3_bind_int64(q, 1, (int64_t)in->ino);
 	sqlite3_bind_int64(q, 2, (int64_t)st->epoch);
+	in->chg_dirty = true;
 	return store_run(st, q);
 }
 

@@ -93,6 +93,7 @@ struct inode {
 	bool stored;		/* has a row; new inodes get theirs with the next flush */
 	bool reap;		/* goes with the last pin if it has no name then */
 	bool attr_dirty;	/* changes that a withheld inode's row gets too */
+	bool chg_dirty;		/* the row may have another chg */
 	int64_t withheld_ms;	/* withheld since, now_ms(); 0 not */
 	int64_t written_ms;	/* last write, now_ms() */
 	uint32_t io_err;	/* sticky: a write-back of this inode failed (errno) */
@@ -172,6 +173,7 @@ struct store {
 	bool committing;	/* somebody is the leader of a group commit */
 	bool sealed;		/* and syncs what was renamed: no more of that (store_seal_locked) */
 	bool commit_now;	/* store_commit_soon */
+	bool commit_idle;	/* the commit thread waits for something to do */
 	_Atomic uint64_t commit_seq; /* tickets of group commit, drawn without meta */
 	uint64_t commit_done;
 	pthread_cond_t thread_cond; /* the commit thread waits here, callers at commit_cond */
