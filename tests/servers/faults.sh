@@ -113,6 +113,12 @@ pair() {
 		said_a=${states[$a]:+$(named $x "${states[$a]}" "${sentence[$a]}")}
 		said_b=${states[$b]:+$(named $y "${states[$b]}" "${sentence[$b]}")}
 		[ "${said_a:-${states[$a]:+no}}" != no ] && [ "${said_b:-${states[$b]:+no}}" != no ] && break
+		# From one that was slow just then nothing was read.
+		[ $((i % 100)) -ne 0 ] || {
+			fresh
+			echo "$HOLDFAST_HOME" >"$W/home-now"
+			same "$a and $b, once more"
+		}
 		sleep 0.2
 	done
 	kill $watcher
