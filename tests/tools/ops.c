@@ -3,7 +3,8 @@
  * ops VERB PATH N: one kind of operation many times, and how fast, as `value unit`.
  *   create|stat|read|unlink DIR N   N files of 4 KiB in DIR
  *   seqwrite|seqread FILE MIB       requests of 1 MiB
- *   randread|randwrite FILE N       N requests of 4 KiB at random block offsets
+ *   randread|randwrite|randsync FILE N  N requests of 4 KiB at random block offsets; written and
+ *                                   fdatasynced
  *   latency FILE N                  the same reads, each timed: `median p99 ms`
  *   append FILE N                   N times 100 bytes and fsync
  *   touch|lookup|list DIR N         N empty files; each looked up; all listed
@@ -332,7 +333,7 @@ int main(int argc, char **argv)
 			off_t at = (off_t)(rnd() % (uint64_t)blocks) * 4096;
 			ssize_t got = !strcmp(verb, "randread") ? pread(fd, buf, 4096, at)
 								: pwrite(fd, buf, 4096, at);
-			if (got != 4096)
+			if (got != 4096 || (!strcmp(verb, "randsync") && fdatasync(fd)))
 				die(path);
 		}
 		close(fd);
