@@ -397,16 +397,11 @@ static int write_insert(struct store *st, const struct inode *in, bool contents_
 /* A chg that is set, if only to what it is, makes SQLite write its index too. */
 static int write_update(struct store *st, const struct inode *in)
 {
-	sqlite3_stmt *s =
-		in->chg_dirty
-			? store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,"
-					 "rdev=?6,size=?7,atime=?8,mtime=?9,ctime=?10,"
-					 "btime=?11,parent=?12,flags=?13,chg=?14,dchg=?15,"
-					 "born=?16,mask=?17 WHERE ino=?1")
-			: store_stmt(st, "UPDATE inode SET mode=?2,uid=?3,gid=?4,nlink=?5,"
-					 "rdev=?6,size=?7,atime=?8,mtime=?9,ctime=?10,"
-					 "btime=?11,parent=?12,flags=?13,dchg=?15,born=?16,"
-					 "mask=?17 WHERE ino=?1");
+#define ALL_BUT_CHG                                                                            \
+	"mode=?2,uid=?3,gid=?4,nlink=?5,rdev=?6,size=?7,atime=?8,mtime=?9,ctime=?10,btime=?11,"    \
+	"parent=?12,flags=?13,dchg=?15,born=?16,mask=?17 WHERE ino=?1"
+	sqlite3_stmt *s = store_stmt(st, in->chg_dirty ? "UPDATE inode SET chg=?14," ALL_BUT_CHG
+						       : "UPDATE inode SET " ALL_BUT_CHG);
 	return s ? write_row(st, s, in, in->size, in->flags) : -EIO;
 }
 

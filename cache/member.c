@@ -281,3 +281,35 @@ int member_specs(struct store *st, struct node_spec **out, size_t *cnt)
 	roster_release(&was);
 	return 0;
 }
+
+int member_seen_locked(struct store *st, struct hist_head *h)
+{
+	sqlite3_stmt *q = store_stmt(st, "SELECT number,seq,hash FROM device WHERE seq>0 AND "
+					 "number<>?1 ORDER BY number");
+	size_t cap = h->seen_cnt;
+	int more;
+
+	if (!q)
+		return -EIO;
+	sqlite3_bind_int64(q, 1, st->device);
+	while ((more = store_step(st, q)) == 1) {
+		if (h->seen_cnt == cap) {
+			cap = cap ? 2 * cap : 8;
+			struct hist_seen *p = reallocarray(h->seen, cap, sizeof *p);
+
+			if (!p) {
+				more = -ENOMEM;
+				break;
+			}
+			h->seen = p;
+		}
+		struct hist_seen *d = &h->seen[h->seen_cnt++];
+
+		*d = (struct hist_seen){.device = (uint16_t)sqlite3_column_int(q, 0),
+					.seq = (uint64_t)sqlite3_column_int64(q, 1)};
+		if (sqlite3_column_bytes(q, 2) == HASH_LEN)
+			memcpy(d->hash, sqlite3_column_blob(q, 2), HASH_LEN);
+	}
+	sqlite3_reset(q);
+	return more < 0 ? more : 0;
+}

@@ -59,4 +59,7 @@ int member_specs(struct store *st, struct node_spec **out, size_t *cnt);
 /* One device, if its row differs; chg is its epoch.  meta held. */
 int member_device_locked(struct store *st, const struct rec_device *d, uint64_t chg);
 
+/* Adds to h->seen, which the caller frees, where each other device's chain ends.  meta held. */
+int member_seen_locked(struct store *st, struct hist_head *h);
+
 #endif

@@ -21,6 +21,7 @@
  * Overlapping extents of two slices of one file are in two records, the newer one later.
  */
 #include <stdlib.h>
+#include "cache/member.h"
 #include "cache/cut.h"
 
 #define SNAPSHOT_EVERY 1000
@@ -278,8 +279,6 @@ static int by_device(const void *a, const void *b)
 static int head_of(struct snapshot *n, struct hist_head *h)
 {
 	struct store *st = n->st;
-	size_t cap = 8;
-	int more;
 
 	*h = (struct hist_head){.snapshot = true,
 				.device = st->device,
@@ -287,7 +286,7 @@ static int head_of(struct snapshot *n, struct hist_head *h)
 				.lamport = n->lamport,
 				.time_ns = realtime_ns(),
 				.snap_to = n->to,
-				.seen = calloc(cap, sizeof *h->seen)};
+				.seen = calloc(1, sizeof *h->seen)};
 	if (!h->seen)
 		return -ENOMEM;
 	h->seen[h->seen_cnt++] = (struct hist_seen){.device = st->device, .seq = n->from};
@@ -296,34 +295,10 @@ static int head_of(struct snapshot *n, struct hist_head *h)
 	n->to = u64_or_0(st, "log_seq");
 	h->snap_to = n->to;
 	h->lamport = u64_or_0(st, "log_lamport");
-	sqlite3_stmt *q =
-		store_stmt(st, "SELECT number,seq,hash FROM device WHERE seq>0 AND number<>?1");
-	more = q ? 0 : -EIO;
-	if (q)
-		sqlite3_bind_int64(q, 1, st->device);
-	while (q && (more = store_step(st, q)) == 1) {
-		if (h->seen_cnt == cap) {
-			cap *= 2;
-			struct hist_seen *s = reallocarray(h->seen, cap, sizeof *s);
-
-			if (!s) {
-				more = -ENOMEM;
-				break;
-			}
-			h->seen = s;
-		}
-		struct hist_seen *d = &h->seen[h->seen_cnt++];
-
-		*d = (struct hist_seen){.device = (uint16_t)sqlite3_column_int(q, 0),
-					.seq = (uint64_t)sqlite3_column_int64(q, 1)};
-		if (sqlite3_column_bytes(q, 2) == HASH_LEN)
-			memcpy(d->hash, sqlite3_column_blob(q, 2), HASH_LEN);
-	}
-	if (q)
-		sqlite3_reset(q);
+	int r = member_seen_locked(st, h);
 	pthread_mutex_unlock(&st->meta);
 	qsort(h->seen, h->seen_cnt, sizeof *h->seen, by_device);
-	return more < 0 ? more : 0;
+	return r;
 }
 
 /* Kept until it is on the nodes: the object below one name never changes. */

@@ -842,7 +842,6 @@ static void crashed_twice(void **state)
 /* What a killed process had written and not synced is published by the next, and then on the disk. */
 static void killed(void **state)
 {
-
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
 		struct world *w = world_new(&(struct plan_of){.crashes = true});
