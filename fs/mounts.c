@@ -220,7 +220,10 @@ static int ask(const char *path, bool flush_it, int timeout_ms)
 
 bool mounts_stale(const char *path)
 {
-	return ask(path, false, STALE_MS) == -ENOTCONN;
+	int err = ask(path, false, STALE_MS);
+
+	/* Asked while the process was dying, and by nobody answered any more. */
+	return err == -ENOTCONN || err == -ECONNABORTED;
 }
 
 void mounts_flush(const char *path, int timeout_ms)

@@ -21,7 +21,7 @@ int mounts_path(const char *dir, char **out);
  * 1 with its name (64 bytes), 0 nothing of ours, -errno.
  */
 int mounts_find(const char *path, char name[64]);
-/* True when every access says ENOTCONN: the process of the mount is gone. */
+/* True when the kernel says that the process of the mount is gone (ENOTCONN, ECONNABORTED). */
 bool mounts_stale(const char *path);
 /* 0; -EBUSY; -EPERM; other -errno, without a log line. */
 int mounts_umount(const char *path, bool lazy);

@@ -102,4 +102,13 @@ sleep 0.3
 kill -9 "$p"
 wait $a || fail "a mount that asked one that was dying: $(cat "$W/err")"
 eq "$(cat "$M/f")" kept
+# The same when its socket is closed already and the kernel's requests are not yet ended.
+p=$(daemon_pid)
+mv "$HOLDFAST_HOME/v/sock" "$W/sock"
+kill -STOP "$p"
+"$HOLDFAST" mount v "$M" 2>"$W/err" & a=$!
+sleep 0.5
+kill -9 "$p"
+wait $a || fail "a mount beside one that was dying: $(cat "$W/err")"
+eq "$(cat "$M/f")" kept
 umount_volume
