@@ -4,6 +4,7 @@
  *   datafile.c  cache files: names, descriptors, what is known of one in memory
  *   small.c     contents in rows
  *   data.c      reading and writing
+ *   leftover.c  what the run before left
  *   resize.c    truncate, fallocate, small to large and back
  *   copy.c      copy_file_range, SEEK_DATA
  *   capture.c   bytes of the cut in flight, intents
@@ -216,6 +217,14 @@ int data_write_io(struct store *st, struct inode *in, const void *buf, size_t le
 		  bool kill_priv);
 int64_t data_read_io(struct store *st, struct inode *in, void *buf, size_t len, uint64_t off,
 		     int64_t deadline_ms);
+
+/* --- leftover.c --- */
+
+/*
+ * When the store is opened: redo, intents, files of no inode; what is cached and unpublished
+ * is added up.  After a crash what was not synced is synced.
+ */
+int leftover_locked(struct store *st);
 
 /* --- resize.c --- */
 
