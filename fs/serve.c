@@ -3,16 +3,21 @@
 
 #include <fuse_lowlevel.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define READ_AHEAD_KB 1024
 #define READERS	      2
+#define SPIN_NS	      20000
+#define SPIN_TRIES    3 /* in vain; then chances are let pass: */
+#define SPIN_SKIP     32
 
 struct worker {
 	struct worker *next;
@@ -35,6 +40,9 @@ struct loop {
 	atomic_uint idle;    /* workers that read the device */
 	pthread_cond_t rest; /* of those that do not, and wait to be called: */
 	unsigned rested, called;
+	bool may_spin;
+	atomic_bool spinning;		 /* and who is guards these: */
+	unsigned spin_misses, spin_skip; /* in a row; chances to let pass */
 	bool serving, stop, ended;
 	int err;
 	bool dev_known; /* the device number of the mount: */
@@ -147,6 +155,14 @@ static int mount_options(const struct fs_opts *o, struct buf *b)
 	return b->err;
 }
 
+/* On one processor the program could not ask while a worker spins. */
+static bool have_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) < 0 || CPU_COUNT(&set) > 1;
+}
+
 static struct loop *loop_new(const struct fs_opts *o)
 {
 	struct loop *l = calloc(1, sizeof *l);
@@ -160,6 +176,7 @@ static struct loop *loop_new(const struct fs_opts *o)
 	l->stale_end = &l->stale;
 	l->idle_max = o->threads ? o->threads : 4;
 	l->readers = l->idle_max < READERS ? l->idle_max : READERS;
+	l->may_spin = have_processors();
 	return l;
 }
 
@@ -525,6 +542,44 @@ static void worker_end(struct fs *fs, int err)
 	pthread_mutex_unlock(&l->lock);
 }
 
+static int64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+/*
+ * Who asks in a row asks again sooner than a thread goes to sleep and is woken: so one of the
+ * readers looks for the next request first, for no longer than that takes.  Where that is in
+ * vain it is seldom done.
+ */
+static void spin(struct fs *fs)
+{
+	struct loop *l = fs->loop;
+	struct pollfd p = {.fd = fuse_session_fd(fs->se), .events = POLLIN};
+
+	if (!l->may_spin || atomic_exchange(&l->spinning, true))
+		return;
+	if (l->spin_skip) {
+		l->spin_skip--;
+	} else {
+		int64_t end = clock_ns() + SPIN_NS;
+		int got;
+
+		while ((got = poll(&p, 1, 0)) == 0 && clock_ns() < end)
+			;
+		if (got)
+			l->spin_misses = 0;
+		else if (l->spin_misses < SPIN_TRIES)
+			l->spin_misses++;
+		else
+			l->spin_skip = SPIN_SKIP;
+	}
+	atomic_store(&l->spinning, false);
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
@@ -537,6 +592,7 @@ static void *worker_main(void *arg)
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
 	pthread_cleanup_push(free_mem, &b);
 	while (!fuse_session_exited(fs->se)) {
+		spin(fs);
 		/* Stopping cancels those that wait here; one with a request finishes it. */
 		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &old);
 		int n = fuse_session_receive_buf(fs->se, &b);
