@@ -3,8 +3,10 @@
  * What becomes durable when: rows are flushed into the open transaction, cache files are
  * synced before the rows that name their bytes, callers share COMMITs.
  */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 #include "cache/data.h"
 #include "cache/db.h"
 #include "cache/meta.h"
@@ -337,7 +339,27 @@ static void commit_idle(struct store *st)
 			rc = cond_until(&st->thread_cond, &st->meta, until);
 	st->commit_idle = false;
 	if (rc == ETIMEDOUT && !commit_wanted(st) && !st->committing && !st->failed)
-		db_commit_locked(st, DB_CKPT_TRUNCATE);
+		db_commit_locked(st, st->space_short ? DB_CKPT_TRUNCATE : DB_CKPT_PASSIVE);
+}
+
+/*
+ * An fdatasync of a file that grows is two writes of the disk, not one: so the WAL is as long from
+ * the start as it will get.  By a descriptor of its own, so that SQLite's sees every error.
+ */
+static void wal_ahead(struct store *st)
+{
+	bool more = true;
+
+	while (more) {
+		pthread_mutex_lock(&st->meta);
+		more = !st->stopping && db_wal_extend_locked(st);
+		pthread_mutex_unlock(&st->meta);
+	}
+	int fd = openat(st->dir_fd, "meta.db-wal", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0) {
+		(void)fdatasync(fd);
+		close(fd);
+	}
 }
 
 void *commit_main(void *arg)
@@ -345,6 +367,8 @@ void *commit_main(void *arg)
 	struct store *st = arg;
 
 	pthread_setname_np(pthread_self(), "commit");
+	if (st->opts.wal_ahead)
+		wal_ahead(st);
 	pthread_mutex_lock(&st->meta);
 	while (!st->stopping) {
 		if (!commit_wanted(st)) {

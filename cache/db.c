@@ -9,6 +9,7 @@
 #define DB_PAGE	     4096
 #define DB_CACHE_KIB 24576
 #define DB_WAL_LIMIT ((uint64_t)16 << 20)
+#define DB_WAL_PIECE ((uint64_t)1 << 20)
 
 static const char schema[] =
 #include "cache/schema.inc"
@@ -452,6 +453,30 @@ void db_close(struct store *st)
 	free(d);
 	st->db = NULL;
 	st->dbx = NULL;
+}
+
+bool db_wal_extend_locked(struct store *st)
+{
+	static const uint8_t zeros[1 << 16];
+	sqlite3_int64 size;
+	sqlite3_file *f = NULL;
+
+	if (st->failed ||
+	    sqlite3_file_control(st->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &f) || !f ||
+	    !f->pMethods || f->pMethods->xFileSize(f, &size))
+		return false;
+	/* Each page with a header; the transaction that passes the limit is in there, too. */
+	uint64_t at = (uint64_t)size;
+	uint64_t whole = ((uint64_t)st->dbx->wal_limit + 64) * (DB_PAGE + 24);
+	uint64_t end = HF_MIN(at + DB_WAL_PIECE, whole);
+	while (at < end) {
+		size_t n = (size_t)HF_MIN(end - at, (uint64_t)sizeof zeros);
+
+		if (f->pMethods->xWrite(f, zeros, (int)n, (sqlite3_int64)at))
+			return false;
+		at += n;
+	}
+	return at < whole;
 }
 
 /* --- the transaction --- */

@@ -35,6 +35,11 @@ int db_quick_check(struct store *st); /* -EBADMSG when the database is damaged *
 /* COMMIT and BEGIN; between them, where checkpoint, the WAL goes into the database. */
 enum db_checkpoint { DB_CKPT_NONE, DB_CKPT_PASSIVE, DB_CKPT_TRUNCATE };
 int db_commit_locked(struct store *st, enum db_checkpoint ckpt);
+/*
+ * Zeros behind the end of the WAL file, a piece at a time: false when it is as long as it gets
+ * before a checkpoint, or cannot be made longer.
+ */
+bool db_wal_extend_locked(struct store *st);
 void store_txn_dirty_locked(struct store *st); /* there is something to commit */
 void db_close(struct store *st); /* rolls back what is not committed */
 

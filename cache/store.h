@@ -113,6 +113,7 @@ struct store_opts {
 	uint64_t cache_size;	 /* bytes of file contents to keep; 0: default */
 	unsigned commit_ms;	 /* 0: 1000 */
 	bool fsync_remote;
+	bool wal_ahead;		 /* the commit thread makes the WAL file as long as it will get */
 	bool power_cut;		 /* of tests: the machine stopped, though it seems to run on */
 	bool skip_sync;		 /* negative control of tests: no fdatasync before COMMIT */
 	bool skip_capture;	 /* negative control: no copy of the cut before an overwrite */

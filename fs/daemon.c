@@ -421,7 +421,9 @@ int daemon_serve(struct config *cfg, struct keys *keys, const struct daemon_opts
 		 int ready_fd)
 {
 	struct daemon d = {.o = o};
-	struct store_opts so = {.cache_size = o->cache_size, .fsync_remote = o->fsync_remote};
+	struct store_opts so = {.cache_size = o->cache_size,
+				.fsync_remote = o->fsync_remote,
+				.wal_ahead = !o->fs.read_only};
 	sigset_t set;
 
 	int err = daemon_log(cfg, o, ready_fd >= 0);

@@ -48,9 +48,11 @@ static int teardown(void **state)
 	return 0;
 }
 
+static bool wal_ahead;
+
 static int open_(struct store **st, bool start)
 {
-	struct store_opts o = {.dir = dir, .commit_ms = 50};
+	struct store_opts o = {.dir = dir, .commit_ms = 50, .wal_ahead = wal_ahead};
 
 	int err = store_open(st, &o);
 	if (!err)
@@ -378,6 +380,7 @@ static void killed(void **state)
 		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(sh, MAP_FAILED);
 	for (int crash = 0; crash < 12; crash++) {
+		wal_ahead = crash % 2;
 		sh->done = sh->begun = base;
 		pid_t pid = fork();
 		assert_true(pid >= 0);
@@ -407,6 +410,7 @@ static void killed(void **state)
 		assert_int_equal(store_close(st), 0);
 		base = sh->begun;
 	}
+	wal_ahead = false;
 	munmap(sh, 4096);
 }
 
@@ -1030,6 +1034,39 @@ static void bounded(void **state)
 	assert_int_equal(stat(path, &s), -1);
 }
 
+/* The WAL file has its length before it is written, and keeps it. */
+static void long_wal(void **state)
+{
+	struct store *st;
+	char path[256], name[32];
+	struct stat s;
+	off_t was = -1;
+
+	(void)state;
+	snprintf(path, sizeof path, "%s/meta.db-wal", dir);
+	wal_ahead = true;
+	assert_int_equal(open_(&st, true), 0);
+	wal_ahead = false;
+	off_t full = (off_t)st->dbx->wal_limit * 4096;
+	for (int i = 0; i < 1000; i++) {
+		assert_int_equal(stat(path, &s), 0);
+		if (s.st_size == was && s.st_size > full)
+			break;
+		was = s.st_size;
+		usleep(10000);
+	}
+	assert_true(s.st_size > full && s.st_size == was);
+	for (int i = 0; i < 300; i++) {
+		snprintf(name, sizeof name, "%d", i);
+		inode_put(st, create(st, name));
+		assert_int_equal(store_commit(st), 0);
+	}
+	assert_int_equal(stat(path, &s), 0);
+	assert_int_equal(s.st_size, was);
+	assert_int_equal(store_close(st), 0);
+	assert_int_equal(stat(path, &s), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1053,6 +1090,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(database_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(figures, setup, teardown),
 		cmocka_unit_test_setup_teardown(bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(long_wal, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
