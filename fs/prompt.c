@@ -163,7 +163,8 @@ static int from_terminal(const char *what, bool twice, char *pass)
 	if (tty < 0)
 		return log_fail(-ENOTTY,
 				"a passphrase is needed and there is no terminal to ask: "
-				"give --passphrase-file FILE or HOLDFAST_PASSPHRASE_FILE");
+				"give --passphrase-file FILE or HOLDFAST_PASSPHRASE_FILE%s",
+				twice ? ", or --no-passphrase to have none" : "");
 	int err = ask(tty, what, pass);
 	if (!err && twice) {
 		char *second = sodium_malloc(PASS_CAP);
