@@ -143,6 +143,16 @@ static bool must_sync(const struct store *st, const struct inode *in, enum store
 	       (in->withheld_ms && now - in->withheld_ms >= WITHHELD_MAX_MS);
 }
 
+static struct inode *nth(struct inode *const few[SYNC_FEW], const struct buf *list, size_t i)
+{
+	struct inode *in;
+
+	if (i < SYNC_FEW)
+		return few[i];
+	memcpy(&in, list->p + (i - SYNC_FEW) * sizeof in, sizeof in);
+	return in;
+}
+
 int store_sync(struct store *st, enum store_sync which)
 {
 	struct buf list = {0};
@@ -165,12 +175,11 @@ int store_sync(struct store *st, enum store_sync which)
 		in->pin += all;
 	}
 	pthread_mutex_unlock(&st->meta);
+	/* The first fdatasync then writes the file system's journal for all. */
+	for (size_t i = 0; i < cnt && cnt > 1; i++)
+		data_write_back(st, nth(few, &list, i));
 	for (size_t i = 0; i < cnt; i++) {
-		struct inode *in;
-		if (i < SYNC_FEW)
-			in = few[i];
-		else
-			memcpy(&in, list.p + (i - SYNC_FEW) * sizeof in, sizeof in);
+		struct inode *in = nth(few, &list, i);
 		int e = err ? 0 : store_sync_inode(st, in, which == SYNC_ALL);
 		if (e && e != -EAGAIN)
 			err = e;
@@ -343,8 +352,9 @@ static void commit_idle(struct store *st)
 }
 
 /*
- * An fdatasync of a file that grows is two writes of the disk, not one: so the WAL is as long from
- * the start as it will get.  By a descriptor of its own, so that SQLite's sees every error.
+ * An fdatasync of a file that grows is two writes of the disk, not one: so the WAL is as long
+ * from the start as it will get.  By a descriptor of its own, so that SQLite's sees every
+ * error.
  */
 static void wal_ahead(struct store *st)
 {

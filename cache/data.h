@@ -50,6 +50,8 @@ int data_flush_inode_locked(struct store *st, struct inode *in);
 void data_evict_inode_locked(struct store *st, struct inode *in); /* leaves the inode cache */
 int data_delete_locked(struct store *st, struct inode *in); /* reaped: rows, cache file */
 int data_fsync_file(struct store *st, struct inode *in); /* NO lock held: fdatasync; 0/-EIO */
+/* NO lock held: begins that, for many files, before each is waited for; errors come with it. */
+void data_write_back(struct store *st, struct inode *in);
 /* It could not: the inode's fsync fails from now on, and the store has failed. */
 void data_sync_failed_locked(struct store *st, struct inode *in);
 /* No lock held: syncs files whose bytes are in rows of `redo`, those that are due or all. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define FD_LOOK 16 /* that were not used for longest, for one without bytes to sync */
+
 /* --- names and descriptors --- */
 
 void cfile_name(uint64_t ino, enum cfile_kind k, char out[48])
@@ -77,16 +79,33 @@ static void fd_detach(struct data *d, struct cfile *c)
 	free(c);
 }
 
+/* Written, but not waited for: of many files that are synced then, the first has to wait. */
+static void fd_write_back(const struct cfile *c)
+{
+	(void)sync_file_range(c->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 /*
  * Room for one more.  Without an open descriptor the kernel may forget that it could not
  * write bytes back, so one with such bytes stays as long as there is room for that, and is
- * synced before it goes.
+ * synced before it goes, many at a time.
  */
 static void fd_room(struct data *d)
 {
-	for (struct cfile *c = d->fd_tail, *prev; c && d->fd_cnt >= d->fd_max; c = prev) {
+	bool full = d->fd_cnt >= d->fd_hard;
+	unsigned goal = full ? d->fd_hard - (d->fd_hard - d->fd_max) / 4 : d->fd_max;
+	unsigned ahead = full ? d->fd_cnt - goal + 1 : 0;
+	unsigned look = full ? d->fd_cnt : FD_LOOK;
+	struct cfile *prev;
+
+	for (struct cfile *c = d->fd_tail; c && ahead; c = c->prev)
+		if (!c->ref && c->wrote) {
+			fd_write_back(c);
+			ahead--;
+		}
+	for (struct cfile *c = d->fd_tail; c && look && d->fd_cnt >= goal; c = prev, look--) {
 		prev = c->prev;
-		if (c->ref || (c->wrote && d->fd_cnt < d->fd_hard))
+		if (c->ref || (c->wrote && !full))
 			continue;
 		if (c->wrote && fdatasync(c->fd) < 0)
 			c->owner->sync_err = -errno;
@@ -259,6 +278,25 @@ static int sync_one(struct store *st, struct inode *in, uint64_t gen)
 	if (err && created)
 		f->created = true;
 	return err;
+}
+
+void data_write_back(struct store *st, struct inode *in)
+{
+	struct cfile *c = NULL;
+
+	if (!st->data || st->opts.skip_sync)
+		return;
+	pthread_mutex_lock(&st->meta);
+	pthread_mutex_lock(&st->data->fd_lock);
+	if (in->file && in->file->fd[CF_MAIN] && in->file->fd[CF_MAIN]->wrote) {
+		c = in->file->fd[CF_MAIN];
+		c->ref++;
+	}
+	pthread_mutex_unlock(&st->data->fd_lock);
+	pthread_mutex_unlock(&st->meta);
+	if (c)
+		fd_write_back(c);
+	cfile_put(st, c);
 }
 
 int data_fsync_file(struct store *st, struct inode *in)

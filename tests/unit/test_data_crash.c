@@ -88,7 +88,8 @@ static void crashed_twice(void **state)
 	world_free(w);
 }
 
-/* What a killed process had written and not synced is published by the next, and then on the disk. */
+/* What a killed process had written and not synced is published by the next, and then on the
+ * disk. */
 static void killed(void **state)
 {
 	(void)state;
@@ -260,7 +261,8 @@ static void two_syncers(void **state)
 	world_free(w);
 }
 
-/* Every sync of the workload fails once: whoever was told that it is safe was told the truth. */
+/* Every sync of the workload fails once: whoever was told that it is safe was told the truth.
+ */
 static void sync_fails_anywhere(void **state)
 {
 	struct plan_of plan = {.crashes = true};
@@ -354,10 +356,14 @@ static void taken_back(void **state)
 	assert_int_equal(store_flush_locked(st, false), 0);
 	assert_null(w->in[0]->small);
 	/* As if the first page of the large one had been published and given up just now. */
-	assert_int_equal(sqlite3_exec(st->db, "INSERT INTO segment(seg,id,kind,k,m,cell_log2,cps,"
-				      "len,nodes,missing,chg,seq,data) VALUES(1099511627777,"
-				      "x'00112233445566778899aabbccddeeff',3,1,0,16,1,4096,'',0,"
-				      "0,0,zeroblob(4096))", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(
+		sqlite3_exec(st->db,
+			     "INSERT INTO segment(seg,id,kind,k,m,cell_log2,cps,"
+			     "len,nodes,missing,chg,seq,data) VALUES(1099511627777,"
+			     "x'00112233445566778899aabbccddeeff',3,1,0,16,1,4096,'',0,"
+			     "0,0,zeroblob(4096))",
+			     NULL, NULL, NULL),
+		SQLITE_OK);
 	struct extent e = {.off = 0, .len = 4096, .seg = inl};
 	assert_int_equal(extent_put_locked(st, w->ino[2], &e), 0);
 	assert_int_equal(ranges_set(w->in[2]->spans, 0, 4096, 0, RG_ALL), 0);
@@ -412,8 +418,10 @@ static void half_way(void **state)
 	assert_int_equal(data_evict(w->st, 0), 0);
 	assert_int_equal(byte_of(w, 0, 10), 1);
 	assert_int_equal(data_evict(w->st, 0), 0);
-	assert_int_equal(sqlite3_exec(w->st->db, "CREATE TEMP TRIGGER half BEFORE INSERT ON extent "
-				      "BEGIN SELECT RAISE(FAIL,'half'); END", NULL, NULL, NULL),
+	assert_int_equal(sqlite3_exec(w->st->db,
+				      "CREATE TEMP TRIGGER half BEFORE INSERT ON extent "
+				      "BEGIN SELECT RAISE(FAIL,'half'); END",
+				      NULL, NULL, NULL),
 			 SQLITE_OK);
 	assert_int_equal(data_truncate(w->st, w->in[0], 50000, false), -EIO);
 	assert_true(w->st->failed && !sqlite3_get_autocommit(w->st->db));
@@ -430,6 +438,57 @@ static void half_way(void **state)
 	world_free(w);
 }
 
+/* More files are written than may be open: those that go are synced, and what fails is said. */
+static void few_descriptors(void **state)
+{
+	static uint8_t b[70000];
+	struct inode *in[60];
+	struct meta_new n = {.mode = S_IFREG | 0644};
+	char name[16];
+
+	(void)state;
+	for (unsigned fails = 0; fails < 2; fails++) {
+		struct world *w = world_new(&(struct plan_of){.crashes = true});
+		struct store *st = w->st;
+
+		assert_int_equal(store_commit_all(st), 0);
+		st->data->fd_max = 8;
+		st->data->fd_hard = 12;
+		pc.syncs = 0;
+		pc.fail = fails ? 3 : 1000; /* so that they are counted */
+		for (unsigned i = 0; i < 60; i++) {
+			snprintf(name, sizeof name, "%u", i);
+			assert_int_equal(
+				meta_create(st, INO_ROOT, name, strlen(name), &n, &in[i]), 0);
+			memset(b, (int)i + 1, sizeof b);
+			assert_int_equal(data_write(st, in[i], b, sizeof b, 0, false), 0);
+			assert_true(st->data->fd_cnt <= 12);
+		}
+		assert_true(pc.syncs >= 40);
+		for (unsigned i = 0; i < 60; i++) {
+			assert_int_equal(data_read(st, in[i], b, 10, 60000), 10);
+			assert_int_equal(b[0], i + 1);
+		}
+		int err = store_commit_all(st);
+		pc.fail = 0;
+		assert_int_equal(err, fails ? -EIO : 0);
+		for (unsigned i = 0; i < 60; i++)
+			inode_put(st, in[i]);
+		world_die(w);
+		world_open(w);
+		for (unsigned i = 0; i < 60 && !fails; i++) {
+			snprintf(name, sizeof name, "%u", i);
+			assert_int_equal(
+				meta_lookup(w->st, INO_ROOT, name, strlen(name), &in[i]), 0);
+			assert_int_equal(data_read(w->st, in[i], b, 10, 60000), 10);
+			assert_int_equal(b[0], i + 1);
+			inode_put(w->st, in[i]);
+		}
+		world_close(w);
+		world_free(w);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,6 +501,7 @@ int main(void)
 		cmocka_unit_test(taken_back),
 		cmocka_unit_test(half_way),
 		cmocka_unit_test(sync_fails_anywhere),
+		cmocka_unit_test(few_descriptors),
 	};
 
 	return world_init() ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
