@@ -1039,30 +1039,30 @@ static void long_wal(void **state)
 {
 	struct store *st;
 	char path[256], name[32];
-	struct stat s;
-	off_t was = -1;
+	struct stat was, s;
+	bool idle = false;
 
 	(void)state;
 	snprintf(path, sizeof path, "%s/meta.db-wal", dir);
 	wal_ahead = true;
 	assert_int_equal(open_(&st, true), 0);
 	wal_ahead = false;
-	off_t full = (off_t)st->dbx->wal_limit * 4096;
-	for (int i = 0; i < 1000; i++) {
-		assert_int_equal(stat(path, &s), 0);
-		if (s.st_size == was && s.st_size > full)
-			break;
-		was = s.st_size;
+	for (int i = 0; i < 3000 && !idle; i++) {
 		usleep(10000);
+		pthread_mutex_lock(&st->meta);
+		idle = st->commit_idle;
+		pthread_mutex_unlock(&st->meta);
 	}
-	assert_true(s.st_size > full && s.st_size == was);
+	assert_true(idle);
+	assert_int_equal(stat(path, &was), 0);
+	assert_true(was.st_size > (off_t)st->dbx->wal_limit * 4096);
 	for (int i = 0; i < 300; i++) {
 		snprintf(name, sizeof name, "%d", i);
 		inode_put(st, create(st, name));
 		assert_int_equal(store_commit(st), 0);
 	}
 	assert_int_equal(stat(path, &s), 0);
-	assert_int_equal(s.st_size, was);
+	assert_int_equal(s.st_size, was.st_size);
 	assert_int_equal(store_close(st), 0);
 	assert_int_equal(stat(path, &s), -1);
 }
