@@ -353,12 +353,12 @@ static void commit_idle(struct store *st)
 
 /*
  * An fdatasync of a file that grows is two writes of the disk, not one: so the WAL is as long
- * from the start as it will get.  By a descriptor of its own, so that SQLite's sees every
- * error.
+ * from the start as it will get, but near the end of the disk.  By a descriptor of its own, so
+ * that SQLite's sees every error.
  */
 static void wal_ahead(struct store *st)
 {
-	bool more = true;
+	bool more = !store_space_for(st, 0) && !st->space_short;
 
 	while (more) {
 		pthread_mutex_lock(&st->meta);
