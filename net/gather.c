@@ -394,6 +394,12 @@ static void complain(struct volume *v, const char *why)
 	struct gather *g = v->gather;
 	int64_t now = now_ms();
 
+	/* Who still reads when the drive stops gets no answer, and that is no fault. */
+	pthread_mutex_lock(&v->lock);
+	bool ends = v->stopping;
+	pthread_mutex_unlock(&v->lock);
+	if (ends)
+		return;
 	pthread_mutex_lock(&g->lock);
 	bool say = !g->complained_ms || now - g->complained_ms >= COMPLAIN_MS;
 	if (say)
