@@ -25,11 +25,6 @@ struct apply {
 	uint64_t max_ino, max_lid; /* counters of this device seen anywhere */
 };
 
-static int run(struct store *st, sqlite3_stmt *q)
-{
-	return q ? store_run(st, q) : -EIO;
-}
-
 static int exec(struct store *st, const char *sql)
 {
 	if (sqlite3_exec(st->db, sql, NULL, NULL, NULL) == SQLITE_OK)
@@ -160,7 +155,7 @@ static int drop_xattrs(struct apply *a, uint64_t ino)
 
 	if (q)
 		sqlite3_bind_int64(q, 1, (int64_t)ino);
-	return run(a->st, q);
+	return store_run(a->st, q);
 }
 
 static int apply_inode(struct apply *a, const struct rec_inode *i)
@@ -216,7 +211,7 @@ static int apply_gone(struct apply *a, uint64_t ino)
 
 	if (q)
 		sqlite3_bind_int64(q, 1, (int64_t)ino);
-	int r = run(a->st, q);
+	int r = store_run(a->st, q);
 
 	if (!r)
 		a->st->files -= (uint64_t)sqlite3_changes(a->st->db);
@@ -253,7 +248,7 @@ static int apply_unlink(struct apply *a, uint64_t lid)
 
 	if (q)
 		sqlite3_bind_int64(q, 1, (int64_t)lid);
-	return run(a->st, q);
+	return store_run(a->st, q);
 }
 
 static int introduce(struct apply *a, uint64_t seg)
@@ -636,7 +631,7 @@ static int condemn(struct apply *a)
 		return r;
 	if (q)
 		sqlite3_bind_int64(q, 1, realtime_ns() / 1000000);
-	return run(a->st, q);
+	return store_run(a->st, q);
 }
 
 int apply_finish(struct apply *a, const struct hist_state *hs)

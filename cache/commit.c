@@ -358,8 +358,10 @@ static void commit_idle(struct store *st)
  */
 static void wal_ahead(struct store *st)
 {
-	bool more = !store_space_for(st, 0) && !st->space_short;
+	bool more = true;
 
+	if (store_space_for(st, 0) || st->space_short)
+		return;
 	while (more) {
 		pthread_mutex_lock(&st->meta);
 		more = !st->stopping && db_wal_extend_locked(st);

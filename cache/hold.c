@@ -30,11 +30,6 @@
 #define ROUNDS_MAX 64
 #define SENT_SPARE 16 /* times ahead_min, before a file that never stands still is taken */
 
-static int run(struct store *st, sqlite3_stmt *q)
-{
-	return q ? store_run(st, q) : -EIO;
-}
-
 /* Runs a statement whose ?1 is the published epoch; sets *changed, if given, when it did some. */
 static int since_published(struct cut *c, sqlite3_stmt *q, bool *changed)
 {
@@ -153,10 +148,10 @@ static int huge_files(struct cut *c, bool *some)
 static int places(struct cut *c)
 {
 	struct store *st = c->st;
-	int r = run(st, store_stmt(st, "DELETE FROM hold_new"));
+	int r = store_run(st, store_stmt(st, "DELETE FROM hold_new"));
 
 	if (!r)
-		r = run(st, store_stmt(st, "DELETE FROM hold_old"));
+		r = store_run(st, store_stmt(st, "DELETE FROM hold_old"));
 	if (!r)
 		r = since_published(
 			c,
@@ -314,7 +309,7 @@ int hold_pick_locked(struct cut *c)
 		return 0;
 	if (sqlite3_exec(st->db, TABLES, NULL, NULL, NULL))
 		return store_fail_locked(st, -EIO, "a table in memory");
-	int r = run(st, store_stmt(st, "DELETE FROM hold"));
+	int r = store_run(st, store_stmt(st, "DELETE FROM hold"));
 
 	if (!r)
 		r = huge_files(c, &some);

@@ -7,11 +7,6 @@
 
 #define SYNC_EACH 64u /* files of the cache after a crash; then everything */
 
-static int run(struct store *st, sqlite3_stmt *s)
-{
-	return s ? store_run(st, s) : -EIO;
-}
-
 static int sum_smalls(struct store *st, struct account *a)
 {
 	sqlite3_stmt *s = store_stmt(st, "SELECT coalesce(sum(length(bytes)), 0) FROM small");
@@ -160,7 +155,7 @@ static int intents_apply(struct store *st)
 }
 
 /* Files of the cache that belong to no large inode, or to a cut that is no more. */
-static int sweep_dir(struct store *st, int dfd, const char *sub, bool orphans)
+static int sweep_dir(struct store *st, int dfd, const char *sub)
 {
 	int fd = openat(dfd, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -180,7 +175,7 @@ static int sweep_dir(struct store *st, int dfd, const char *sub, bool orphans)
 			continue;
 		uint64_t ino = strtoull(de->d_name, &end, 16);
 		bool gone = *end == '.';
-		if (!gone && orphans) {
+		if (!gone) {
 			sqlite3_stmt *s = store_stmt(
 				st, "SELECT 1 FROM inode WHERE ino = ? AND flags & 1");
 			if (!s) {
@@ -198,13 +193,13 @@ static int sweep_dir(struct store *st, int dfd, const char *sub, bool orphans)
 			unlinkat(dirfd(dir), de->d_name, 0);
 	}
 	/* Names that the last run made, and no fsync of it covered, may be relied on now. */
-	if (orphans && !err && fsync(dirfd(dir)) < 0)
+	if (!err && fsync(dirfd(dir)) < 0)
 		err = -errno;
 	closedir(dir);
 	return err;
 }
 
-static int sweep(struct store *st, bool orphans)
+static int sweep(struct store *st)
 {
 	int err = 0;
 
@@ -212,7 +207,7 @@ static int sweep(struct store *st, bool orphans)
 		char sub[3];
 
 		snprintf(sub, sizeof sub, "%02x", i);
-		err = sweep_dir(st, st->data->dir_fd, sub, orphans);
+		err = sweep_dir(st, st->data->dir_fd, sub);
 		if (err == -ENOENT)
 			err = 0;
 	}
@@ -229,13 +224,13 @@ int leftover_locked(struct store *st)
 		if (!err)
 			err = store_flush_locked(st, true);
 		if (!err)
-			err = sweep(st, true);
+			err = sweep(st);
 	}
 	/* A cut does not outlive the process; a clean stop has written down what is dirty. */
 	if (!err)
-		err = run(st, store_stmt(st, "DELETE FROM capture"));
+		err = store_run(st, store_stmt(st, "DELETE FROM capture"));
 	if (!err)
-		err = run(st, store_stmt(st, "DELETE FROM intent"));
+		err = store_run(st, store_stmt(st, "DELETE FROM intent"));
 	if (!err && (st->unclean || store_get_u64(st, "cached_bytes", &a.cached) ||
 		     store_get_u64(st, "unpublished_bytes", &a.unpublished))) {
 		a = (struct account){0};

@@ -357,19 +357,14 @@ static int settle_staged(struct settle *s)
 	return r;
 }
 
-static int run(struct store *st, sqlite3_stmt *q)
-{
-	return q ? store_run(st, q) : -EIO;
-}
-
 int settle_forget_locked(struct store *st, bool pending)
 {
-	int r = run(st, store_stmt(st, "DELETE FROM staged"));
+	int r = store_run(st, store_stmt(st, "DELETE FROM staged"));
 
 	if (!r)
-		r = run(st, store_stmt(st, "DELETE FROM capture"));
+		r = store_run(st, store_stmt(st, "DELETE FROM capture"));
 	if (!r && pending)
-		r = run(st, store_stmt(st, "DELETE FROM pending"));
+		r = store_run(st, store_stmt(st, "DELETE FROM pending"));
 	return r;
 }
 
@@ -394,7 +389,7 @@ static int settle_end_locked(struct settle *s, const struct pending *pd)
 	if (!r && s->p->rate)
 		r = store_put_u64(st, "publish_rate", s->p->rate);
 	if (!r)
-		r = run(st, store_stmt(st, "UPDATE segment SET kind=1 WHERE kind=5 AND seg IN "
+		r = store_run(st, store_stmt(st, "UPDATE segment SET kind=1 WHERE kind=5 AND seg IN "
 					   "(SELECT seg FROM staged)"));
 	if (!r)
 		r = settle_forget_locked(st, true);
@@ -445,7 +440,7 @@ int settle_tidy(struct publisher *p, uint64_t epoch)
 		return r;
 	/* Whoever read a name of these rows reads it from the new place now. */
 	pthread_mutex_lock(&st->meta);
-	r = run(st,
+	r = store_run(st,
 		store_stmt(st, "DELETE FROM segment WHERE seg>=1099511627776 AND NOT EXISTS "
 			       "(SELECT 1 FROM extent WHERE extent.seg>=1099511627776 AND "
 			       "extent.seg=segment.seg)"));

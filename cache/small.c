@@ -68,7 +68,7 @@ int small_delete_locked(struct store *st, uint64_t ino)
 	sqlite3_stmt *s = by_ino(store_stmt(st, "DELETE FROM small WHERE ino = ?"), ino);
 
 	store_touch_locked(st, ino);
-	return s ? store_run(st, s) : -EIO;
+	return store_run(st, s);
 }
 
 int small_load_locked(struct store *st, struct inode *in)

@@ -312,7 +312,8 @@ int store_put_blob(struct store *st, const char *k, const void *p, size_t len);
  */
 sqlite3_stmt *store_stmt(struct store *st, const char *sql);
 int store_step(struct store *st, sqlite3_stmt *s);
-int store_run(struct store *st, sqlite3_stmt *s); /* step to the end and reset; 0 or -EIO */
+/* Step to the end and reset; 0 or -EIO, also for NULL, which is a store_stmt that failed. */
+int store_run(struct store *st, sqlite3_stmt *s);
 
 /*
  * -ENOSPC when `bytes` more on the local disk would eat the reserve (L6).  Cheap, but for a
