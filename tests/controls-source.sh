@@ -33,8 +33,8 @@ plain http is for loopback                | net/url.c s/if (!u->tls \&\& !u->ins
 an answer before the body is no success   | net/http_xfer.c /^static bool done_too_early/,/^}/s/return !r->host/return 0 \&\& !r->host/ | unit/http
 the range that comes is the one asked for | net/http_xfer.c /^static int range_begins/,/^}/s/if (r->host->trust_transport)/if (1)/ | unit/http
 a read looks again before it gives up     | net/volume.c s/!v->stopping \&\& !v->skip_look/0/ | unit/gather
-bytes are on the disk before their row    | cache/commit.c s/ \&\& !st->opts.skip_sync;/ \&\& 0;/ | unit/store
-no name is committed without its contents | cache/commit.c s/!err \&\& !st->failed \&\& any_soon/i <= SYNC_ROUNDS \&\& any_soon/;s/st->sealed = i >= SYNC_ROUNDS/st->sealed = false/ | unit/store
+bytes are on the disk before their row    | cache/commit.c s/ \&\& !st->opts.skip_sync;/ \&\& 0;/ | unit/commit
+no name is committed without its contents | cache/commit.c s/!err \&\& !st->failed \&\& any_soon/i <= SYNC_ROUNDS \&\& any_soon/;s/st->sealed = i >= SYNC_ROUNDS/st->sealed = false/ | unit/commit
 what was sent ahead is forgotten when it changes | cache/sent.c s/ || st->opts.skip_forget)/ || 1)/ | unit/ahead
 names hang together with what is held     | cache/hold.c s/if (!c->p->opts.skip_names)/if (0)/;s/c->p->opts.skip_names ?/1 ?/ | unit/ahead
 fsync keeps its order                     | cache/hold.c s/if (!r \&\& !c->p->opts.skip_order)/if (0)/ | unit/order

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * ops VERB PATH N: one kind of operation many times, and how fast, as `value unit`.
- *   create|stat|read|unlink DIR N   N files of 4 KiB in DIR
+ * ops VERB PATH N [BATCH [PER]]: one kind of operation many times, and how fast, as `value unit`.
+ *   create|stat|read|unlink DIR N   N files of 4 KiB in DIR; with PER in directories of PER files
  *   seqwrite|seqread FILE MIB       requests of 1 MiB
  *   randread|randwrite|randsync FILE N  N requests of 4 KiB at random block offsets; written and
  *                                   fdatasynced
@@ -13,6 +13,7 @@
  *   mmap FILE N                     N pages at random of 64 MiB changed, and msync
  *   holes FILE N                    all N parts of a sparse file, by SEEK_DATA and SEEK_HOLE
  *   sqlite FILE N                   N rows, each in a transaction of its own
+ * After BATCH files the kernel's names and inodes are dropped, as root; that takes no time.
  * Contents are pseudo-random and seqread, randread and read verify them.
  */
 #include <dirent.h>
@@ -64,14 +65,38 @@ static uint64_t rnd(void)
 	return seed ^= seed << 17;
 }
 
-static void small(const char *verb, const char *dir, long n)
+static long batch;
+static double dropping;
+
+/* Before file I. */
+static void drop(long i)
 {
-	char path[4096];
+	double t0;
+	int fd;
+
+	if (!batch || !i || i % batch)
+		return;
+	t0 = now();
+	fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+	if (fd < 0 || write(fd, "2", 1) != 1 || close(fd))
+		die("/proc/sys/vm/drop_caches");
+	dropping += now() - t0;
+}
+
+static void small(const char *verb, const char *top, long n, long per)
+{
+	char dir[4000], path[4096];
 	uint8_t buf[4096];
 	struct stat st;
 
+	snprintf(dir, sizeof dir, "%s", top);
 	for (long i = 0; i < n; i++) {
 		int fd;
+		drop(i);
+		if (per && i % per == 0)
+			snprintf(dir, sizeof dir, "%s/dir-%04ld", top, i / per);
+		if (per && i % per == 0 && !strcmp(verb, "create") && mkdir(dir, 0755))
+			die(dir);
 		snprintf(path, sizeof(path), "%s/file-%06ld", dir, i);
 		if (!strcmp(verb, "create")) {
 			fill(buf, sizeof(buf), (uint64_t)i << 20);
@@ -86,8 +111,10 @@ static void small(const char *verb, const char *dir, long n)
 			if (fd < 0 || read(fd, buf, sizeof(buf)) != sizeof(buf) || close(fd))
 				die(path);
 			expect(buf, sizeof(buf), (uint64_t)i << 20);
-		} else if (unlink(path)) {
-			die(path);
+		} else {
+			bool last = per && (i % per == per - 1 || i == n - 1);
+			if (unlink(path) || (last && rmdir(dir)))
+				die(path);
 		}
 	}
 }
@@ -103,6 +130,7 @@ static void names(const char *verb, const char *dir, long n)
 	struct stat st;
 
 	for (long i = 0; i < n; i++) {
+		drop(i);
 		name_of(path, sizeof path, dir, "file", i);
 		name_of(other, sizeof other, dir, "other", i);
 		if (!strcmp(verb, "touch")) {
@@ -117,6 +145,7 @@ static void names(const char *verb, const char *dir, long n)
 		}
 	}
 	for (long i = 0; i < n && !strcmp(verb, "rename"); i++) {
+		drop(i);
 		name_of(path, sizeof path, dir, "file", i);
 		name_of(other, sizeof other, dir, "other", i);
 		if (rename(other, path))
@@ -283,14 +312,15 @@ static int latency(const char *path, long n)
 int main(int argc, char **argv)
 {
 	static uint8_t buf[1 << 20];
-	if (argc != 4)
+	if (argc < 4 || argc > 6)
 		return 2;
 	const char *verb = argv[1], *path = argv[2], *unit = "1/s";
-	long n = atol(argv[3]);
+	long n = atol(argv[3]), per = argc > 5 ? atol(argv[5]) : 0;
 	double scale = 1, t0;
 	struct stat st;
 	int fd = -1;
 
+	batch = argc > 4 ? atol(argv[4]) : 0;
 	if (!strcmp(verb, "latency"))
 		return latency(path, n);
 	if (!strncmp(verb, "seq", 3) || !strncmp(verb, "rand", 4) || !strcmp(verb, "append")) {
@@ -357,8 +387,8 @@ int main(int argc, char **argv)
 	} else if (!strcmp(verb, "sqlite")) {
 		rows(path, n);
 	} else {
-		small(verb, path, n);
+		small(verb, path, n, per);
 	}
-	printf("%.1f %s\n", (double)n * scale / (now() - t0), unit);
+	printf("%.1f %s\n", (double)n * scale / (now() - t0 - dropping), unit);
 	return 0;
 }
