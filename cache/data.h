@@ -94,12 +94,12 @@ int extent_delete_locked(struct store *st, uint64_t ino);
 
 /*
  * live.c: bytes of each segment that extents name.  _add: of a row that was inserted or
- * deleted; _delete: runs a DELETE of extents that ends in RETURNING seg,len; _flush: writes
+ * deleted; _sub: of all rows that a SELECT seg, len has, which are then deleted; _flush: writes
  * what was added up, and must come before segment.live is read; _recount: after statements
  * that nobody counted.  meta held.
  */
 int live_add_locked(struct store *st, uint64_t seg, int64_t delta);
-int live_delete_locked(struct store *st, sqlite3_stmt *s);
+int live_sub_locked(struct store *st, sqlite3_stmt *s);
 int live_flush_locked(struct store *st);
 int live_recount_locked(struct store *st);
 /* All of them together, into st->live_bytes, which _add keeps up to date from then on. */

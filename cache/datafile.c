@@ -586,18 +586,17 @@ int data_delete_locked(struct store *st, struct inode *in)
 		err = redo_drop_locked(st, in);
 	if (!err && (!(in->flags & INODE_LARGE) || in->file->small_row))
 		err = small_delete_locked(st, in->ino);
-	/* Small contents that were never published have no row but that one. */
-	bool rows = in->flags & INODE_LARGE ||
-		    in->born <= HF_MAX(st->published, st->cut_epoch) ||
-		    !(in->flags & INODE_SMALL_DIRTY);
-	if (!err && rows)
+	/* Small contents have those rows, and extents if they may have been published. */
+	bool large = in->flags & INODE_LARGE;
+	if (!err && large)
 		err = delete_rows(st, in->ino,
 				  store_stmt(st, "DELETE FROM span WHERE ino = ?"));
-	if (!err && rows)
-		err = extent_delete_locked(st, in->ino);
-	if (!err && rows)
+	if (!err && large)
 		err = delete_rows(st, in->ino,
 				  store_stmt(st, "DELETE FROM intent WHERE ino = ?"));
+	if (!err && (large || in->born <= HF_MAX(st->published, st->cut_epoch) ||
+		     !(in->flags & INODE_SMALL_DIRTY)))
+		err = extent_delete_locked(st, in->ino);
 	if (err)
 		return err;
 	data_extents_changed_locked(st, in->ino);

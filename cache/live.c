@@ -58,7 +58,7 @@ int live_add_locked(struct store *st, uint64_t seg, int64_t delta)
 	return 0;
 }
 
-int live_delete_locked(struct store *st, sqlite3_stmt *s)
+int live_sub_locked(struct store *st, sqlite3_stmt *s)
 {
 	int more, r = 0;
 

@@ -102,7 +102,7 @@ whole() {
 
 # The session; then $status is that of the daemon, $failures whether the program saw any.
 session() {
-	failures=0 told=0 status=0 published=1 collected=1 refusal= shot=0
+	failures=0 told=0 status=0 published=1 collected=1 refusal='' shot=0
 	if begin "$@"; then
 		stage first
 		alive && step hf sync v --timeout "$WITHIN"
