@@ -14,8 +14,8 @@
 
 #define SYNC_ROUNDS    3
 #define SYNC_FEW       16 /* synced at a time where memory for a list is short */
-#define IDLE_MS	       5000
-#define IDLE_WAL_PAGES 256
+#define QUIET_MS	100
+#define QUIET_WAL_PAGES 256
 #define FLUSH_SMALL    ((uint64_t)4 << 20)
 #define FLUSH_INODES   4096
 #define WRITE_COST     4096 /* of the WAL, for a statement */
@@ -267,15 +267,20 @@ static bool wal_large(const struct store *st, int factor)
 	return st->dbx->wal_pages > st->dbx->wal_limit * factor;
 }
 
+static bool wal_long(const struct store *st)
+{
+	return st->dbx->wal_pages > QUIET_WAL_PAGES;
+}
+
 int store_commit(struct store *st)
 {
 	uint64_t ticket = atomic_fetch_add(&st->commit_seq, 1) + 1;
 
 	pthread_mutex_lock(&st->meta);
 	/* The checkpoint is the commit thread's, unless there is none or it cannot follow. */
-	bool own = wal_large(st, st->running && !st->space_short ? 4 : 1);
+	bool own = wal_large(st, st->running && !st->space_short ? 4 : 1), was = wal_long(st);
 	int err = commit_group(st, ticket, own ? DB_CKPT_PASSIVE : DB_CKPT_NONE);
-	if (wal_large(st, 1))
+	if (wal_large(st, 1) || (!was && wal_long(st)))
 		pthread_cond_signal(&st->thread_cond);
 	pthread_mutex_unlock(&st->meta);
 	return err;
@@ -337,11 +342,11 @@ static bool commit_wanted(const struct store *st)
 /* Nothing is dirty: waits until something is; empties a WAL that nobody uses meanwhile. */
 static void commit_idle(struct store *st)
 {
-	int64_t until = now_ms() + IDLE_MS;
+	int64_t until = now_ms() + QUIET_MS;
 	int rc = 0;
 
 	st->commit_idle = true;
-	if (st->failed || st->dbx->wal_pages <= IDLE_WAL_PAGES)
+	if (st->failed || !wal_long(st))
 		pthread_cond_wait(&st->thread_cond, &st->meta);
 	else
 		while (!rc && !st->stopping && !commit_wanted(st))
@@ -349,6 +354,28 @@ static void commit_idle(struct store *st)
 	st->commit_idle = false;
 	if (rc == ETIMEDOUT && !commit_wanted(st) && !st->committing && !st->failed)
 		db_commit_locked(st, st->space_short ? DB_CKPT_TRUNCATE : DB_CKPT_PASSIVE);
+}
+
+/*
+ * Waits until the next commit is due.  True when the WAL is long and nothing was written for a
+ * moment: it is emptied now, rather than when somebody waits for an fsync.
+ */
+static bool commit_wait(struct store *st)
+{
+	int64_t until = now_ms() + st->opts.commit_ms;
+
+	while (!st->stopping && !st->commit_now && commit_wanted(st) && !wal_large(st, 1)) {
+		uint64_t seq = st->commit_seq, writes = st->dbx->writes;
+		int64_t end = wal_long(st) ? HF_MIN(until, now_ms() + QUIET_MS) : until;
+
+		if (!cond_until(&st->thread_cond, &st->meta, end))
+			continue;
+		if (end == until)
+			return false;
+		if (st->commit_seq == seq && st->dbx->writes == writes)
+			return true;
+	}
+	return false;
 }
 
 /*
@@ -388,11 +415,7 @@ void *commit_main(void *arg)
 			commit_idle(st);
 			continue;
 		}
-		int64_t until = now_ms() + st->opts.commit_ms;
-		int rc = 0;
-		while (!rc && !st->stopping && !st->commit_now && commit_wanted(st) &&
-		       !wal_large(st, 1))
-			rc = cond_until(&st->thread_cond, &st->meta, until);
+		bool quiet = commit_wait(st);
 		if (st->stopping || !commit_wanted(st))
 			continue;
 		st->commit_now = false;
@@ -400,7 +423,8 @@ void *commit_main(void *arg)
 		store_sync(st, SYNC_DUE);
 		uint64_t ticket = atomic_fetch_add(&st->commit_seq, 1) + 1;
 		pthread_mutex_lock(&st->meta);
-		commit_group(st, ticket, wal_large(st, 1) ? DB_CKPT_PASSIVE : DB_CKPT_NONE);
+		commit_group(st, ticket,
+			     quiet || wal_large(st, 1) ? DB_CKPT_PASSIVE : DB_CKPT_NONE);
 	}
 	pthread_mutex_unlock(&st->meta);
 	return NULL;

@@ -74,7 +74,7 @@ static void drop(long i)
 	double t0;
 	int fd;
 
-	if (!batch || i % batch)
+	if (!batch || !i || i % batch)
 		return;
 	t0 = now();
 	fd = open("/proc/sys/vm/drop_caches", O_WRONLY);

@@ -84,6 +84,43 @@ static void timed(void **state)
 	assert_int_equal(store_close(st), 0);
 }
 
+/* Waits until the WAL is shorter than one page a commit of 300, at most 5 s. */
+static bool emptied(struct store *st)
+{
+	bool is = false;
+
+	for (int i = 0; i < 500 && !is; i++) {
+		usleep(10000);
+		pthread_mutex_lock(&st->meta);
+		is = st->dbx->wal_pages < 300;
+		pthread_mutex_unlock(&st->meta);
+	}
+	return is;
+}
+
+/* A long WAL is emptied when nothing is written: nothing is to be committed, or much later. */
+static void quiet(void **state)
+{
+	struct store *st;
+	char name[32];
+
+	(void)state;
+	for (int late = 0; late < 2; late++) {
+		assert_int_equal(open_(&st, false), 0);
+		if (late)
+			st->opts.commit_ms = 600000;
+		assert_int_equal(store_start(st), 0);
+		for (int i = 0; i < 300; i++) {
+			snprintf(name, sizeof name, "%d-%d", late, i);
+			inode_put(st, create(st, name));
+			assert_int_equal(store_commit(st), 0);
+		}
+		inode_put(st, create(st, late ? "y" : "x"));
+		assert_true(emptied(st));
+		assert_int_equal(store_close(st), 0);
+	}
+}
+
 /* Many numbers are drawn before the next commit. */
 static void last_numbers(void **state)
 {
@@ -531,6 +568,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(group, setup, teardown),
 		cmocka_unit_test_setup_teardown(timed, setup, teardown),
+		cmocka_unit_test_setup_teardown(quiet, setup, teardown),
 		cmocka_unit_test_setup_teardown(withheld, setup, teardown),
 		cmocka_unit_test_setup_teardown(last_numbers, setup, teardown),
 		cmocka_unit_test_setup_teardown(renaming, setup, teardown),
