@@ -144,6 +144,7 @@ static void names(const char *verb, const char *dir, long n)
 			die(path);
 		}
 	}
+	drop(batch);
 	for (long i = 0; i < n && !strcmp(verb, "rename"); i++) {
 		drop(i);
 		name_of(path, sizeof path, dir, "file", i);
