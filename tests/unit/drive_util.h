@@ -402,4 +402,15 @@ static inline uint64_t dv_number(struct store *st, const char *sql)
 	return n;
 }
 
+/* Publishes; a recovery then sees all there is, and fsck finds nothing. */
+static inline void dv_check_published(struct drive *d)
+{
+	char *want = dv_dump(d->st);
+
+	assert_int_equal(dv_publish(d), 0);
+	dv_recovered(d, want);
+	assert_int_equal(dv_check(d->st, true), 0);
+	free(want);
+}
+
 #endif
