@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * ledger: what programs did on the drive, in a file that three share: `stream`, which writes
- * it, `recdisk`, which notes how far it was at a cut, and `stream verify`.
+ * it, `recdisk`, which notes how far it was at a cut, and `found`.
  *
  * Each thread has a history, and nobody else touches its files.  An operation is written
  * before it begins (begun), and counts as done when the program was told so (acked).

@@ -111,7 +111,7 @@ session() {
 	rm -f "$W/weakened"
 	[ "${WEAKEN:-}" ] && env=(WEAKEN="$WEAKEN" WEAKEN_LOG="$W/weakened" LD_PRELOAD="$B/tools/weaken.so")
 	step env "${env[@]}" "$HOLDFAST" mount v "$M" -o "$OPTIONS"
-	step "$POWER/stream" run "$W/ledger" "$M" "$2" $THREADS "$3" "${GAP:-${gaps[$2 % 5]}}" "$(daemon_pid)" "$HOLDFAST" v "$HOLDFAST_HOME/v/data"
+	step "$POWER/stream" "$W/ledger" "$M" "$2" $THREADS "$3" "${GAP:-${gaps[$2 % 5]}}" "$(daemon_pid)" "$HOLDFAST" v "$HOLDFAST_HOME/v/data"
 	sed 's/^/    /' "$W/step"
 	[ -z "${WEAKEN:-}" ] || [ -e "$W/weakened" ] || wrong "nothing was left out"
 	kill_volume
@@ -133,7 +133,7 @@ recovered() {
 	rm -rf "$W/home2"
 }
 published() {
-	step "$POWER/stream" verify "$W/ledger" "$W/snap/$cut/acked" "$M" published
+	step "$POWER/found" "$W/ledger" "$W/snap/$cut/acked" "$M" published
 	cp "$W/step" "$W/published"
 }
 same() {
@@ -159,7 +159,7 @@ after() {
 	fi
 	attach "$W/cut.img" "$1"
 	step hf mount v "$M" -o "$OPTIONS"
-	step "$POWER/stream" verify "$W/ledger" "$W/snap/$2/acked" "$M" "${least[@]:1}"
+	step "$POWER/found" "$W/ledger" "$W/snap/$2/acked" "$M" "${least[@]:1}"
 	echo "$case: $what: $(cat "$W/step")${whole:+; published:${least[*]:1}}"
 	if [ $whole ] || [ $((count % FULL)) -eq 0 ]; then
 		ok touch "$M/again"
