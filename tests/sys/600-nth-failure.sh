@@ -3,9 +3,9 @@
 # allocation does: the program gets a clean errno or all is done; the daemon never dies; what was
 # acknowledged is there after the next mount; a failed fsync stays failed, and the drive says why.
 # Some fixed cases; COUNT=n: random ones; ALL=1: the first call of every place of the program
-# (`make nth`: hours; HOWS=1: in one way each; PART=i/n: a part of them), ALL=each: every n of every
-# kind (days); CASE='kind n how for place' is one of them, as it is printed; @PLACE stands for n
-# there, MATCH=word limits it to paths that hold the word.
+# (`make nth`: hours; HOWS=1: in one way each; PART=i/n: a part of them; KIND='write sync': of those
+# kinds), ALL=each: every n of every kind (days); CASE='kind n how for place' is one of them, as it
+# is printed; @PLACE stands for n there, MATCH=word limits it to paths that hold the word.
 . "$(dirname "$0")/nth-lib.sh"
 prepare
 
@@ -106,12 +106,14 @@ try() {
 	for p in $(pgrep -f "mount (-f )?v $M"); do kill -9 "$p" 2>/dev/null; done
 }
 
+wanted() { [[ " ${KIND:-$1} " == *" $1 "* ]]; }
 # each FUNCTION: every n of every kind; places FUNCTION: every place of the program.
 each() {
 	local kind place n
 	for place in home node nodes; do
 		count $place
 		for kind in "${KINDS[@]}"; do
+			wanted "$kind" || continue
 			for n in $(seq "${total[$place.$kind]}"); do "$1" "$kind" "$n" $place; done
 		done
 	done
@@ -123,7 +125,7 @@ places() {
 		echo "places below $place: $(wc -l <"$W/places-$place")"
 		# Allocations, which are most of them, come last.
 		{ grep -v '^mem ' "$W/places-$place"; grep '^mem ' "$W/places-$place"; } >"$W/places"
-		while read -r kind hash _; do "$1" "$kind" "@$hash" $place; done <"$W/places"
+		while read -r kind hash _; do ! wanted "$kind" || "$1" "$kind" "@$hash" $place; done <"$W/places"
 	done
 }
 
