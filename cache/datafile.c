@@ -586,7 +586,7 @@ int data_delete_locked(struct store *st, struct inode *in)
 		err = redo_drop_locked(st, in);
 	if (!err && (!(in->flags & INODE_LARGE) || in->file->small_row))
 		err = small_delete_locked(st, in->ino);
-	/* Small contents have those rows, and extents if they may have been published. */
+	/* Spans and intents are of larger contents, extents of what may have been published. */
 	bool large = in->flags & INODE_LARGE;
 	if (!err && large)
 		err = delete_rows(st, in->ino,
