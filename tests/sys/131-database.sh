@@ -24,11 +24,11 @@ sound() {
 		UNION ALL SELECT coalesce(sum(delta), 0) FROM pgbench_history) x(s)")" 1 "$1: sums"
 }
 # Transactions (-n: what the last ones left is kept), and one writer who notes what was
-# acknowledged, until the server is gone.
+# acknowledged, by a rename so that nobody reads half of it, until the server is gone.
 load() {
 	as "$bin/pgbench" -h "$W/sock" -n -c 3 -T 100 postgres >/dev/null 2>&1 & bench=$!
 	n=$(sql -c "SELECT coalesce(max(n), 0) FROM ledger") || fail "no ledger"
-	(while sql -c "INSERT INTO ledger VALUES ($n + 1)" >/dev/null 2>&1; do n=$((n + 1)); echo "$n" >"$W/acked"; done) & writer=$!
+	(while sql -c "INSERT INTO ledger VALUES ($n + 1)" >/dev/null 2>&1; do n=$((n + 1)); echo "$n" >"$W/acked.new"; mv "$W/acked.new" "$W/acked"; done) & writer=$!
 }
 acked() {
 	local n
@@ -42,6 +42,8 @@ acked() {
 postmaster() { head -n 1 "$M/pg/postmaster.pid"; }
 kill_server() { # its process
 	local p all
+	# Stopped, so that it starts no other that outlives it.
+	kill -STOP "$1"
 	all="$1 $(pgrep -P "$1" | tr '\n' ' ')"
 	for p in $all; do kill -9 "$p" 2>/dev/null; done
 	for p in $all; do
