@@ -14,7 +14,7 @@
 
 #define SYNC_ROUNDS    3
 #define SYNC_FEW       16 /* synced at a time where memory for a list is short */
-#define QUIET_MS	100 /* without a write: a WAL of so many pages is emptied */
+#define QUIET_MS	100 /* without a write: a WAL of more than so many pages is emptied */
 #define QUIET_WAL_PAGES 256
 #define FLUSH_SMALL    ((uint64_t)4 << 20)
 #define FLUSH_INODES   4096

@@ -570,24 +570,19 @@ static uint64_t huge(struct account a)
 
 int data_delete_locked(struct store *st, struct inode *in)
 {
-	struct account before = {0};
-	int err = 0;
+	bool large = in->flags & INODE_LARGE;
+	int err = large ? datafile_load_locked(st, in) : small_capture_locked(st, in);
 
-	if (in->flags & INODE_LARGE)
-		err = datafile_load_locked(st, in);
-	else
-		err = small_capture_locked(st, in);
 	if (err)
 		return err;
-	before = account_of(in);
-	if (in->flags & INODE_LARGE)
+	struct account before = account_of(in);
+	if (large)
 		err = sent_drop_all_locked(st, in);
 	if (!err && in->redo)
 		err = redo_drop_locked(st, in);
-	if (!err && (!(in->flags & INODE_LARGE) || in->file->small_row))
+	if (!err && (!large || in->file->small_row))
 		err = small_delete_locked(st, in->ino);
 	/* Spans and intents are of larger contents, extents of what may have been published. */
-	bool large = in->flags & INODE_LARGE;
 	if (!err && large)
 		err = delete_rows(st, in->ino,
 				  store_stmt(st, "DELETE FROM span WHERE ino = ?"));
@@ -604,7 +599,7 @@ int data_delete_locked(struct store *st, struct inode *in)
 	st->unpublished_bytes -= HF_MIN(st->unpublished_bytes, before.unpublished);
 	st->huge_bytes -= HF_MIN(st->huge_bytes, huge(before));
 	/* The committed row names the file's bytes until the next commit: it goes after it. */
-	if (in->flags & INODE_LARGE)
+	if (large)
 		err = keeper_trim_locked(st, in->ino);
 	in->size = 0;
 	return err;

@@ -93,10 +93,11 @@ static void small(const char *verb, const char *top, long n, long per)
 	for (long i = 0; i < n; i++) {
 		int fd;
 		drop(i);
-		if (per && i % per == 0)
+		if (per && i % per == 0) {
 			snprintf(dir, sizeof dir, "%s/dir-%04ld", top, i / per);
-		if (per && i % per == 0 && !strcmp(verb, "create") && mkdir(dir, 0755))
-			die(dir);
+			if (!strcmp(verb, "create") && mkdir(dir, 0755))
+				die(dir);
+		}
 		snprintf(path, sizeof(path), "%s/file-%06ld", dir, i);
 		if (!strcmp(verb, "create")) {
 			fill(buf, sizeof(buf), (uint64_t)i << 20);

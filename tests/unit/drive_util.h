@@ -413,4 +413,18 @@ static inline void dv_check_published(struct drive *d)
 	free(want);
 }
 
+/* Before the tests of a program; VERBOSE and ONLY=name are for those who look for a fault. */
+static inline int dv_init(void)
+{
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (keys_global_init())
+		return -1;
+	log_set_quiet(!getenv("VERBOSE"));
+	if (getenv("VERBOSE"))
+		log_set_level(LOG_LVL_DEBUG);
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
+	return 0;
+}
+
 #endif

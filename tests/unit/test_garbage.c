@@ -876,12 +876,5 @@ int main(void)
 		cmocka_unit_test(test_audit_chance),   cmocka_unit_test(test_scrub_thread),
 	};
 
-	if (keys_global_init())
-		return 1;
-	log_set_quiet(!getenv("VERBOSE"));
-	if (getenv("VERBOSE"))
-		log_set_level(LOG_LVL_DEBUG);
-	if (getenv("ONLY"))
-		cmocka_set_test_filter(getenv("ONLY"));
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return dv_init() ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,8 +156,5 @@ int main(void)
 		cmocka_unit_test(test_scrub),
 	};
 
-	if (keys_global_init())
-		return 1;
-	log_set_quiet(!getenv("VERBOSE"));
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return dv_init() ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }
